@@ -1,0 +1,1 @@
+"""What Atelier's processes share."""

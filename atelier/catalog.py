@@ -1,0 +1,209 @@
+"""Model cards: what a model is, takes and costs. Pure: parsing of TOML text, no files opened
+except by `Catalog.read`, which is given the folder.
+
+A card (triton_repo/NAME.toml) is written by the exporters and read by everyone: the gateway takes
+limits and presets from it, the scheduler memory and step times, the agent the Triton models and the
+noise schedule.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from atelier.spec import NUMERIC_FIELDS, Limit
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named set of parameter values."""
+
+    name: str
+    values: Mapping[str, float]
+    sampler: str = ""
+
+
+@dataclass(frozen=True)
+class Components:
+    """Triton models of a checkpoint, and the tokenizer's file relative to the repository."""
+
+    text_encoder: str
+    denoiser: str
+    vae_decoder: str
+    tokenizer: str
+
+    @property
+    def triton_models(self) -> tuple[str, ...]:
+        return (self.text_encoder, self.denoiser, self.vae_decoder)
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """How the model was trained to see noise (diffusers' names)."""
+
+    train_timesteps: int
+    beta_start: float
+    beta_end: float
+    beta_schedule: str
+    prediction: str  # v_prediction | epsilon
+    zero_terminal_snr: bool
+    timestep_spacing: str  # trailing | leading | linspace
+    set_alpha_to_one: bool
+    steps_offset: int = 0
+
+
+@dataclass(frozen=True)
+class LatentFormat:
+    """Latents have shape (channels, height // downscale, width // downscale)."""
+
+    channels: int
+    downscale: int
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """Embeddings have shape (tokens, width)."""
+
+    tokens: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one shape costs on the device that it was measured on."""
+
+    activation_bytes_per_row: int
+    batch_cap: int
+    step_seconds: tuple[tuple[int, float], ...]  # (rows, seconds of one step)
+
+    def seconds_of_step(self, rows: int) -> float:
+        """Step time at `rows`: linear between the measured points, flat outside of them."""
+        points = self.step_seconds
+        if rows <= points[0][0]:
+            return points[0][1]
+        for (low, a), (high, b) in zip(points, points[1:], strict=False):
+            if rows <= high:
+                return a + (b - a) * (rows - low) / (high - low)
+        return points[-1][1]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """All that is known of one model."""
+
+    name: str
+    description: str
+    kind: str
+    family: str
+    version: str
+    engine: str
+    components: Components
+    schedule: NoiseSchedule
+    latents: LatentFormat
+    text: TextFormat
+    limits: Mapping[str, Limit]
+    samplers: tuple[str, ...]
+    default_sampler: str
+    presets: Mapping[str, Preset]
+    resident_bytes: int
+    load_seconds: float
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> ModelCard:
+        """Read a card.
+
+        Raises:
+            ValueError: it is not TOML, or a field is missing or out of place.
+        """
+        try:
+            data = tomllib.loads(text)
+            return _card(data)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"model card: missing or misplaced {error}") from error
+
+    def profile(self, shape: str) -> Profile:
+        """The profile of `shape`; of the largest measured one where that shape was not."""
+        if shape in self.profiles:
+            return self.profiles[shape]
+        return max(self.profiles.values(), key=lambda p: p.activation_bytes_per_row)
+
+
+def _card(data: dict[str, Any]) -> ModelCard:
+    limits = {
+        name: Limit(
+            field=name,
+            minimum=limit["minimum"],
+            maximum=limit["maximum"],
+            default=limit["default"],
+            multiple_of=limit.get("multiple_of", 0),
+            unit=limit.get("unit", ""),
+        )
+        for name, limit in data["limits"].items()
+    }
+    if missing := [name for name in NUMERIC_FIELDS if name not in limits]:
+        raise ValueError(f"model card: no limits for {', '.join(missing)}")
+    presets = {
+        name: Preset(
+            name, {k: v for k, v in values.items() if k != "sampler"}, values.get("sampler", "")
+        )
+        for name, values in data.get("presets", {}).items()
+    }
+    profiles = {
+        shape: Profile(
+            activation_bytes_per_row=p["activation_bytes_per_row"],
+            batch_cap=p["batch_cap"],
+            step_seconds=tuple((int(rows), float(s)) for rows, s in p["step_seconds"]),
+        )
+        for shape, p in data["profiles"].items()
+    }
+    return ModelCard(
+        name=data["name"],
+        description=data["description"],
+        kind=data["kind"],
+        family=data["family"],
+        version=data["version"],
+        engine=data["engine"],
+        components=Components(**data["components"]),
+        schedule=NoiseSchedule(**data["schedule"]),
+        latents=LatentFormat(**data["latents"]),
+        text=TextFormat(**data["text"]),
+        limits=limits,
+        samplers=tuple(data["samplers"]),
+        default_sampler=data["default_sampler"],
+        presets=presets,
+        resident_bytes=data["resident_bytes"],
+        load_seconds=data["load_seconds"],
+        profiles=profiles,
+    )
+
+
+class Catalog:
+    """The models that are served, by name."""
+
+    def __init__(self, cards: Mapping[str, ModelCard]) -> None:
+        self.cards = dict(sorted(cards.items()))
+
+    @classmethod
+    def read(cls, repository: Path) -> Catalog:
+        """Read every card of a model repository.
+
+        Raises:
+            ValueError: a card is wrong; the message names its file.
+        """
+        cards = {}
+        for path in sorted(repository.glob("*.toml")):
+            try:
+                card = ModelCard.parse(path.read_text())
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+            cards[card.name] = card
+        if not cards:
+            raise ValueError(f"{repository}: no model cards (*.toml) there")
+        return cls(cards)
+
+    def get(self, name: str) -> ModelCard | None:
+        return self.cards.get(name)

@@ -1,0 +1,94 @@
+"""Configuration: the only reader of the environment. Read once, checked whole, frozen.
+
+Every setting is an environment variable ATELIER_NAME (nested by a JSON value where it is a list).
+Nothing here listens beyond loopback: that needs identity, which the gateway refuses to do without.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated
+
+import atelier
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _loopback(address: str) -> str:
+    host = address.rpartition(":")[0].strip("[]")
+    if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+        raise ValueError(
+            f"{address} is not loopback, and there is no identity check yet: use 127.0.0.1:PORT"
+        )
+    return address
+
+
+LoopbackAddress = Annotated[str, AfterValidator(_loopback)]
+
+
+def model_repository() -> Path:
+    """The Triton model repository that came with the code: in the wheel, or in the checkout."""
+    package = Path(atelier.__file__).parent
+    packed = package / "_triton_repo"
+    return packed if packed.is_dir() else package.parent / "triton_repo"
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="ATELIER_", frozen=True, extra="ignore")
+
+    log_level: str = "info"
+
+
+class ObjectStoreSettings(_Settings):
+    """Where results lie."""
+
+    s3_endpoint: str  # host:port
+    s3_access_key: str
+    s3_secret_key: SecretStr
+    s3_bucket: str = "atelier"
+    s3_region: str = "us-east-1"
+    s3_secure: bool = False
+    url_lifetime_seconds: int = 900  # presigned URLs can be replayed within it, by design
+
+
+class GatewaySettings(ObjectStoreSettings):
+    """The door."""
+
+    gateway_listen: LoopbackAddress
+    scheduler_address: str
+    model_repository: Path = Field(default_factory=model_repository)
+    tenant: str = "local"  # everyone's on loopback
+    call_timeout_seconds: float = 60.0  # for callers that set no deadline
+
+
+class SchedulerSettings(_Settings):
+    """The brain."""
+
+    scheduler_listen: LoopbackAddress
+    postgres_dsn: SecretStr
+    model_repository: Path = Field(default_factory=model_repository)
+    max_queued: int = 10_000
+    agent_grace_seconds: float = 5.0  # how long a lost agent's attempts wait for it
+    report_seconds: float = 1.0
+
+
+class DeviceSettings(BaseModel):
+    """One device of a node, and the Triton process that serves it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    triton_address: str  # host:port of its gRPC service
+    capacity_bytes: int
+    hardware: str = "cpu"
+
+
+class AgentSettings(ObjectStoreSettings):
+    """The hands."""
+
+    scheduler_address: str
+    node: str
+    devices: list[DeviceSettings]
+    model_repository: Path = Field(default_factory=model_repository)
+    triton_admin_key: SecretStr | None = None  # for its restricted protocols

@@ -1,0 +1,98 @@
+"""What can go wrong, in words that a caller can use. Pure: standard library only.
+
+Each error knows its status code (gRPC's canonical names), a stable machine-readable reason,
+whether a retry may help and after how long, and, for bad input, every field at fault.
+`atelier.status` turns them into google.rpc.Status at the edge; nothing else is ever shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One field at fault: its path in the request, and what is wrong and how to mend it."""
+
+    field: str
+    description: str
+
+
+class AtelierError(Exception):
+    """Base of every error that may be shown to a caller."""
+
+    code = "INTERNAL"
+    reason = "INTERNAL"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        violations: tuple[Violation, ...] = (),
+        retry_after_seconds: float | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason or type(self).reason
+        self.violations = violations
+        self.retry_after_seconds = retry_after_seconds
+        self.metadata = metadata or {}
+
+
+class InvalidArgumentError(AtelierError):
+    """The request is wrong, and will be wrong again; `violations` names every field at fault."""
+
+    code = "INVALID_ARGUMENT"
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, violations: list[Violation], *, reason: str | None = None) -> None:
+        summary = "; ".join(f"{v.field}: {v.description}" for v in violations)
+        super().__init__(summary, reason=reason, violations=tuple(violations))
+
+
+class NotFoundError(AtelierError):
+    """There is no such thing, or it is somebody else's (the caller cannot tell which)."""
+
+    code = "NOT_FOUND"
+    reason = "NOT_FOUND"
+
+
+class AlreadyExistsError(AtelierError):
+    """The request_id was used for another request."""
+
+    code = "ALREADY_EXISTS"
+    reason = "REQUEST_ID_REUSED"
+
+
+class ResourceExhaustedError(AtelierError):
+    """Too much at once; `retry_after_seconds` says when to try again."""
+
+    code = "RESOURCE_EXHAUSTED"
+    reason = "OVERLOADED"
+
+
+class UnavailableError(AtelierError):
+    """A part is away for the moment; try again."""
+
+    code = "UNAVAILABLE"
+    reason = "UNAVAILABLE"
+
+
+class DeadlineExceededError(AtelierError):
+    """Time ran out before the answer was there."""
+
+    code = "DEADLINE_EXCEEDED"
+    reason = "DEADLINE_EXCEEDED"
+
+
+class ExecutionError(AtelierError):
+    """An attempt failed on its device. Whether another may help is said by `retryable`."""
+
+    code = "INTERNAL"
+    reason = "EXECUTION_FAILED"
+
+    def __init__(self, message: str, *, retryable: bool, reason: str | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.retryable = retryable

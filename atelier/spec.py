@@ -1,0 +1,170 @@
+"""What to make: specs, their limits, and the one place that checks them. Pure.
+
+A request gives some fields; `resolve` fills the rest from a preset, then from the model's defaults,
+and checks every field against the model's limits (docs: protos/atelier/v1/model.proto). All bad
+fields are reported at once.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from atelier.errors import Violation
+
+MAX_PROMPT_CHARACTERS = 4_000
+MAX_SEED = 2**32 - 1
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+MAX_LABELS, MAX_LABEL_KEY, MAX_LABEL_VALUE = 16, 63, 255
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Bounds and default of one numeric parameter."""
+
+    field: str
+    minimum: float
+    maximum: float
+    default: float
+    multiple_of: float = 0
+    unit: str = ""
+
+    def violation(self, value: float, path: str) -> Violation | None:
+        """What is wrong with `value`, if anything; `path` is how the caller knows the field."""
+        of = f", a multiple of {self.multiple_of:g}" if self.multiple_of else ""
+        unit = f" {self.unit}" if self.unit else ""
+        allowed = f"must be {self.minimum:g} to {self.maximum:g}{unit}{of}"
+        if not math.isfinite(value):
+            return Violation(path, f"{allowed}; {value} is not a finite number")
+        if not self.minimum <= value <= self.maximum:
+            return Violation(path, f"{allowed}; got {value:g}")
+        if self.multiple_of and value % self.multiple_of:
+            return Violation(path, f"{allowed}; got {value:g}")
+        return None
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """Pictures to make, every parameter filled in. Picture i has seed + i (modulo 2^32)."""
+
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    seed: int
+    count: int
+    sampler: str
+
+    @property
+    def shape(self) -> str:
+        """What must be equal for two generations to share a batch (with the model)."""
+        return f"{self.width}x{self.height}"
+
+    def seed_of(self, index: int) -> int:
+        return (self.seed + index) % (MAX_SEED + 1)
+
+
+@dataclass(frozen=True)
+class PartialSpec:
+    """What a caller gave: None where nothing was."""
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int | None = None
+    count: int | None = None
+    sampler: str = ""
+
+
+NUMERIC_FIELDS = ("width", "height", "steps", "guidance", "count")
+
+
+def resolve(
+    given: PartialSpec,
+    *,
+    limits: Mapping[str, Limit],
+    samplers: tuple[str, ...],
+    default_sampler: str,
+    preset_values: Mapping[str, float],
+    preset_sampler: str,
+    seed: int,
+    path: str,
+) -> tuple[ImageSpec, list[Violation]]:
+    """Fill in and check a spec.
+
+    Args:
+        given: what the caller gave.
+        limits: the model's, one for each of NUMERIC_FIELDS.
+        seed: the seed to take where none is given.
+        path: prefix of the fields' paths, such as "image".
+
+    Returns:
+        The filled-in spec and every violation found; the spec is to be used only if there is none.
+    """
+    bad = _prompt_violations(given.prompt, f"{path}.prompt", required=True)
+    bad += _prompt_violations(given.negative_prompt, f"{path}.negative_prompt", required=False)
+
+    values: dict[str, float] = {}
+    for field in NUMERIC_FIELDS:
+        own = getattr(given, field)
+        limit = limits[field]
+        values[field] = preset_values.get(field, limit.default) if own is None else own
+        if own is not None and (violation := limit.violation(own, f"{path}.{field}")):
+            bad.append(violation)
+
+    chosen_seed = seed if given.seed is None else given.seed
+    if not 0 <= chosen_seed <= MAX_SEED:
+        bad.append(Violation(f"{path}.seed", f"must be 0 to {MAX_SEED}; got {chosen_seed}"))
+
+    sampler = given.sampler or preset_sampler or default_sampler
+    if sampler not in samplers:
+        known = ", ".join(samplers)
+        bad.append(Violation(f"{path}.sampler", f"unknown; this model knows {known}"))
+    if bad:
+        values = {field: limits[field].default for field in NUMERIC_FIELDS}  # NaN has no int
+    spec = ImageSpec(
+        prompt=given.prompt,
+        negative_prompt=given.negative_prompt,
+        width=int(values["width"]),
+        height=int(values["height"]),
+        steps=int(values["steps"]),
+        guidance=float(values["guidance"]),
+        seed=chosen_seed,
+        count=int(values["count"]),
+        sampler=sampler,
+    )
+    return spec, bad
+
+
+def _prompt_violations(text: str, path: str, *, required: bool) -> list[Violation]:
+    if required and not text.strip():
+        return [Violation(path, "must not be blank: say what the picture shows")]
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        return [Violation(path, f"at most {MAX_PROMPT_CHARACTERS} characters; got {len(text)}")]
+    if "\0" in text:
+        return [Violation(path, "must not contain the character NUL")]
+    return []
+
+
+def label_violations(labels: Mapping[str, str], path: str = "labels") -> list[Violation]:
+    """What is wrong with a caller's labels."""
+    bad = []
+    if len(labels) > MAX_LABELS:
+        bad.append(Violation(path, f"at most {MAX_LABELS} labels; got {len(labels)}"))
+    for key, value in labels.items():
+        if not 1 <= len(key) <= MAX_LABEL_KEY or "\0" in key:
+            bad.append(Violation(path, f"keys have 1 to {MAX_LABEL_KEY} characters, none NUL"))
+        if len(value) > MAX_LABEL_VALUE or "\0" in value:
+            shown = key[:MAX_LABEL_KEY]
+            bad.append(
+                Violation(f"{path}[{shown}]", f"at most {MAX_LABEL_VALUE} characters, none NUL")
+            )
+    return bad

@@ -1,0 +1,1 @@
+"""Generated from protos/atelier/v1 by `make stubs`; do not edit."""
