@@ -11,6 +11,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class Profile:
         points = self.step_seconds
         if rows <= points[0][0]:
             return points[0][1]
-        for (low, a), (high, b) in zip(points, points[1:], strict=False):
+        for (low, a), (high, b) in pairwise(points):
             if rows <= high:
                 return a + (b - a) * (rows - low) / (high - low)
         return points[-1][1]

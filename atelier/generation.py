@@ -7,8 +7,13 @@ and every later write about the attempt must carry that token.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
+from uuid import UUID
+
+from atelier.spec import ImageSpec
 
 
 class State(StrEnum):
@@ -54,7 +59,7 @@ TRANSITIONS = (
     Transition(State.QUEUED, Event.CLAIM, State.RUNNING, "sched binds it to a device"),
     Transition(State.QUEUED, Event.CANCEL, State.CANCELLED, "its caller"),
     Transition(State.QUEUED, Event.EXPIRE, State.EXPIRED, "sysmon, past its deadline"),
-    Transition(State.QUEUED, Event.FAIL, State.FAILED, "no device of the fleet can ever run it"),
+    Transition(State.QUEUED, Event.FAIL, State.FAILED, "its model fails to load, again and again"),
     Transition(State.RUNNING, Event.PUBLISH, State.SUCCEEDED, "its agent, results uploaded"),
     Transition(State.RUNNING, Event.FAIL, State.FAILED, "its agent, and no attempt is left"),
     Transition(State.RUNNING, Event.CANCEL, State.CANCELLED, "its agent, at a step boundary"),
@@ -88,3 +93,73 @@ class Priority(StrEnum):
 
 
 MAX_ATTEMPTS = 3  # an attempt lost with its agent counts; after three the fault is in the work
+
+
+@dataclass(frozen=True)
+class Result:
+    """One picture that was made and uploaded; `sha256` in lower-case hexadecimal."""
+
+    index: int
+    object_key: str
+    content_type: str
+    size_bytes: int
+    width: int
+    height: int
+    sha256: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made the results."""
+
+    model_version: str
+    engine: str
+    sampler: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there are no results, as the caller may read it."""
+
+    code: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A durable request for pictures: one row of the table `generations`."""
+
+    id: str
+    tenant: str
+    model: str
+    spec: ImageSpec
+    create_time: datetime
+    state: State = State.QUEUED
+    attempt: int = 0
+    lease_token: int | None = None
+    device: str = ""
+    priority: Priority = Priority.NORMAL
+    deadline: datetime | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    request_id: str = ""
+    request_hash: bytes = b""
+    cancel_requested: bool = False
+    start_time: datetime | None = None
+    finish_time: datetime | None = None
+    results: tuple[Result, ...] = ()
+    failure: Failure | None = None
+    provenance: Provenance | None = None
+
+
+def new_id(now_seconds: float, random_bits: int) -> str:
+    """A UUIDv7 (RFC 9562, section 5.7): 48 bits of milliseconds, then 74 random bits.
+
+    Ids sort by the time of their making, which keeps index pages warm and lists in order.
+    """
+    milliseconds = int(now_seconds * 1000) & (2**48 - 1)
+    value = milliseconds << 80 | 0x7 << 76 | (random_bits >> 62 & 0xFFF) << 64
+    value |= 0b10 << 62 | random_bits & (2**62 - 1)
+    return str(UUID(int=value))

@@ -1,0 +1,159 @@
+"""What every gRPC server and channel of ours has in common.
+
+The options have reasons that cost others days (a frozen peer is found in seconds only with
+ping_timeout; more than about 1,000 pending calls are answered CANCELLED by default); the outermost
+interceptor maps every error, so that nothing of ours leaks in a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+
+from atelier.errors import AtelierError, UnavailableError
+from atelier.status import abort, from_rpc_error
+
+log = structlog.get_logger()
+
+MAX_MESSAGE_BYTES = 4 * 2**20
+
+_KEEPALIVE = [
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # else a frozen peer is found after a minute
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+SERVER_OPTIONS = [
+    *_KEEPALIVE,
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 40_000),
+    ("grpc.so_reuseport", 0),  # two servers on one port is a mistake here
+]
+
+CHANNEL_OPTIONS = [
+    *_KEEPALIVE,
+    ("grpc.max_receive_message_length", 64 * 2**20),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.min_reconnect_backoff_ms", 100),
+]
+
+
+def channel(address: str) -> grpc.aio.Channel:
+    """A channel to another part of ours on the same trusted network."""
+    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+
+
+def caller_error(error: Exception) -> AtelierError | None:
+    """The error as a caller may see it; None where it is a fault of ours."""
+    if isinstance(error, AtelierError):
+        return error
+    if isinstance(error, grpc.aio.AioRpcError):
+        known = from_rpc_error(error)
+        if known is not None:
+            return known
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            return UnavailableError(
+                "a part of the service is away; try again", retry_after_seconds=1.0
+            )
+    return None
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Outermost: turns every exception of a handler into a status that may be shown."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = await continuation(details)
+        if handler is None:
+            return handler
+        method = details.method
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(
+                _guard_unary(handler.unary_unary, method),
+                _guard_decode(handler.request_deserializer),
+                handler.response_serializer,
+            )
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(
+                _guard_stream(handler.unary_stream, method),
+                _guard_decode(handler.request_deserializer),
+                handler.response_serializer,
+            )
+        return handler  # streams of requests are between parts of ours
+
+
+def _guard_decode(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """A request that is no protobuf becomes INVALID_ARGUMENT, not UNKNOWN with our insides."""
+
+    def guarded(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except Exception:
+            return None
+
+    return guarded
+
+
+def _guard_unary(handle: Callable[..., Any], method: str) -> Callable[..., Any]:
+    async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            _check(request)
+            return await handle(request, context)
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as error:
+            await abort(context, _shown(error, method))
+
+    return guarded
+
+
+def _guard_stream(handle: Callable[..., Any], method: str) -> Callable[..., Any]:
+    async def guarded(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        try:
+            _check(request)
+            answers = handle(request, context)
+            if not inspect.isasyncgen(answers):  # the health and reflection services write instead
+                await answers
+                return
+            async for answer in answers:
+                yield answer
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as error:
+            await abort(context, _shown(error, method))
+
+    return guarded
+
+
+def _check(request: Any) -> None:
+    if request is None:
+        error = AtelierError("the request is not a valid protobuf message", reason="UNREADABLE")
+        error.code = "INVALID_ARGUMENT"
+        raise error
+
+
+def _shown(error: Exception, method: str) -> AtelierError:
+    """What the caller is told; the log has one line with the reason."""
+    shown = caller_error(error)
+    if shown is None:
+        incident = secrets.token_hex(4)
+        log.error("call failed", method=method, incident=incident, exc_info=error)
+        return AtelierError(f"internal error, id={incident}", metadata={"incident": incident})
+    fields = [v.field for v in shown.violations]
+    log.info("call refused", method=method, code=shown.code, reason=shown.reason,
+             fields=fields, detail=shown.message)  # fmt: skip
+    return shown

@@ -1,0 +1,161 @@
+"""Protobuf <-> the domain's nouns. Messages stop here."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from google.protobuf import any_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from atelier.generation import Failure, Generation, Priority, Provenance, Result, State
+from atelier.spec import ImageSpec
+from atelier.status import DOMAIN
+from atelier.v1 import generation_pb2 as pb
+
+_STATES = {state: pb.GenerationState.Value(f"GENERATION_STATE_{state}") for state in State}
+_STATES_BACK = {number: state for state, number in _STATES.items()}
+_PRIORITIES = {p: pb.Priority.Value(f"PRIORITY_{p}") for p in Priority}
+_PRIORITIES_BACK = {number: p for p, number in _PRIORITIES.items()}
+_RESULT_FIELDS = (
+    "index", "object_key", "content_type", "size_bytes", "width", "height", "sha256", "seed",
+)  # fmt: skip
+
+
+def state_from(number: int) -> State | None:
+    """The state of an enum value; None for an unknown or unspecified one."""
+    return _STATES_BACK.get(number)
+
+
+def priority_from(number: int) -> Priority | None:
+    """The class of an enum value; NORMAL where unspecified, None for an unknown one."""
+    return Priority.NORMAL if number == 0 else _PRIORITIES_BACK.get(number)
+
+
+def time_to(moment: datetime | None) -> Timestamp | None:
+    """A Timestamp, or None: protobuf takes None as unset."""
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def time_from(stamp: Timestamp) -> datetime:
+    """The moment in UTC."""
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def generation_to(generation: Generation) -> pb.Generation:
+    """The message for a caller or for another part; progress and URLs are added by who knows."""
+    message = pb.Generation(
+        id=generation.id,
+        tenant=generation.tenant,
+        model=generation.model,
+        image=image_to(generation.spec),
+        state=pb.GenerationState.ValueType(_STATES[generation.state]),
+        attempt=generation.attempt,
+        results=[result_to(result) for result in generation.results],
+        create_time=time_to(generation.create_time),
+        start_time=time_to(generation.start_time),
+        finish_time=time_to(generation.finish_time),
+        labels=generation.labels,
+        request_id=generation.request_id,
+        priority=pb.Priority.ValueType(_PRIORITIES[generation.priority]),
+        deadline=time_to(generation.deadline),
+    )
+    if generation.failure:
+        message.failure.CopyFrom(failure_to(generation.failure))
+    if generation.provenance:
+        message.provenance.CopyFrom(provenance_to(generation.provenance))
+    return message
+
+
+def generation_from(message: pb.Generation) -> Generation:
+    """What a part was told to run or to store; states and results are not read from messages."""
+    return Generation(
+        id=message.id,
+        tenant=message.tenant,
+        model=message.model,
+        spec=image_from(message.image),
+        create_time=time_from(message.create_time),
+        attempt=message.attempt,
+        priority=priority_from(message.priority) or Priority.NORMAL,
+        deadline=time_from(message.deadline) if message.HasField("deadline") else None,
+        labels=dict(message.labels),
+        request_id=message.request_id,
+    )
+
+
+def image_to(spec: ImageSpec) -> pb.ImageSpec:
+    """Every parameter filled in."""
+    return pb.ImageSpec(
+        prompt=spec.prompt,
+        negative_prompt=spec.negative_prompt,
+        width=spec.width,
+        height=spec.height,
+        steps=spec.steps,
+        guidance=spec.guidance,
+        seed=spec.seed,
+        count=spec.count,
+        sampler=spec.sampler,
+    )
+
+
+def image_from(message: pb.ImageSpec) -> ImageSpec:
+    """A spec that was filled in by the gateway."""
+    return ImageSpec(
+        prompt=message.prompt,
+        negative_prompt=message.negative_prompt,
+        width=message.width,
+        height=message.height,
+        steps=message.steps,
+        guidance=message.guidance,
+        seed=message.seed,
+        count=message.count,
+        sampler=message.sampler,
+    )
+
+
+def result_to(result: Result) -> pb.Result:
+    """A result without URL."""
+    return pb.Result(**{name: getattr(result, name) for name in _RESULT_FIELDS})
+
+
+def result_from(message: pb.Result) -> Result:
+    """A result as its agent reports it."""
+    return Result(**{name: getattr(message, name) for name in _RESULT_FIELDS})
+
+
+def provenance_to(provenance: Provenance) -> pb.Provenance:
+    """What made it."""
+    return pb.Provenance(
+        model_version=provenance.model_version,
+        engine=provenance.engine,
+        sampler=provenance.sampler,
+        device=provenance.device,
+    )
+
+
+def provenance_from(message: pb.Provenance) -> Provenance:
+    """What made it, as its agent reports it."""
+    return Provenance(message.model_version, message.engine, message.sampler, message.device)
+
+
+def failure_to(failure: Failure) -> status_pb2.Status:
+    """Why it failed, with the reason as ErrorInfo."""
+    packed = any_pb2.Any()
+    packed.Pack(error_details_pb2.ErrorInfo(reason=failure.reason, domain=DOMAIN))
+    return status_pb2.Status(
+        code=code_pb2.Code.Value(failure.code), message=failure.message, details=[packed]
+    )
+
+
+def failure_from(status: status_pb2.Status) -> Failure:
+    """Why it failed, as its agent reports it."""
+    reason = "UNKNOWN"
+    for detail in status.details:
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info):
+            reason = info.reason
+    return Failure(code_pb2.Code.Name(status.code), reason, status.message)
