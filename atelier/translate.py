@@ -14,9 +14,9 @@ from atelier.status import DOMAIN
 from atelier.v1 import generation_pb2 as pb
 
 _STATES = {state: pb.GenerationState.Value(f"GENERATION_STATE_{state}") for state in State}
-_STATES_BACK = {number: state for state, number in _STATES.items()}
+_STATES_BACK: dict[int, State] = {number: state for state, number in _STATES.items()}
 _PRIORITIES = {p: pb.Priority.Value(f"PRIORITY_{p}") for p in Priority}
-_PRIORITIES_BACK = {number: p for p, number in _PRIORITIES.items()}
+_PRIORITIES_BACK: dict[int, Priority] = {number: p for p, number in _PRIORITIES.items()}
 _RESULT_FIELDS = (
     "index", "object_key", "content_type", "size_bytes", "width", "height", "sha256", "seed",
 )  # fmt: skip

@@ -1,0 +1,249 @@
+"""Generations in PostgreSQL. The database has the last word: every transition is one conditional
+UPDATE (sql/queries.sql), and a method that moves a generation returns it as it then stands, or None
+where the guard refused. Every write about a running attempt carries its lease_token, so that
+whoever lost the attempt can change nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from importlib.resources import files
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from atelier.errors import UnavailableError
+from atelier.generation import (
+    Event,
+    Failure,
+    Generation,
+    Priority,
+    Provenance,
+    Result,
+    State,
+    sources,
+)
+from atelier.spec import ImageSpec
+
+_CONNECTION = {
+    "connect_timeout": 3,
+    "tcp_user_timeout": 3_000,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 2,
+    "application_name": "atelier-scheduler",
+    "options": "-c statement_timeout=5000 -c lock_timeout=2000"
+    " -c idle_in_transaction_session_timeout=5000",
+}
+
+
+class GenerationStore:
+    """One process owns the table: the scheduler. All methods raise UnavailableError while the
+    database is away; a write that was not acknowledged may have happened, and can be sent again.
+    """
+
+    def __init__(self, dsn: str, *, connections: int = 8) -> None:
+        self._pool = AsyncConnectionPool(
+            dsn,
+            min_size=1,
+            max_size=connections,
+            timeout=5.0,
+            max_waiting=1_000,
+            kwargs={**_CONNECTION, "autocommit": True, "row_factory": dict_row},
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+        )
+        self._queries = _load_queries()
+
+    async def __aenter__(self) -> GenerationStore:
+        await self._pool.open(wait=True, timeout=10.0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._pool.close()
+
+    async def insert(self, generations: Sequence[Generation]) -> list[Generation]:
+        """Make generations durable in one commit; for each, the row that stands for it now.
+
+        That is an earlier one where (tenant, request_id) was used before. Safe to send again.
+        """
+        await self._run("insert_generations", rows=json.dumps([_row(g) for g in generations]))
+        rows = await self._run(
+            "find_submitted",
+            ids=[g.id for g in generations],
+            tenants=[g.tenant for g in generations],
+            request_ids=[g.request_id for g in generations],
+        )
+        by_id = {g.id: g for g in rows}
+        by_request = {(g.tenant, g.request_id): g for g in rows if g.request_id}
+        return [by_id.get(g.id) or by_request[g.tenant, g.request_id] for g in generations]
+
+    async def read(self, tenant: str, generation_id: str) -> Generation | None:
+        return _one(await self._run("read", tenant=tenant, id=generation_id))
+
+    async def scan(
+        self,
+        tenant: str,
+        *,
+        before_id: str | None,
+        limit: int,
+        states: Sequence[State] = (),
+        model: str = "",
+        labels: Mapping[str, str] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+    ) -> list[Generation]:
+        """A tenant's generations below an id, newest first."""
+        return await self._run(
+            "scan",
+            tenant=tenant,
+            before_id=before_id,
+            limit=limit,
+            states=[str(s) for s in states] or None,
+            model=model,
+            labels=json.dumps(dict(labels or {})),
+            created_after=created_after,
+            created_before=created_before,
+        )
+
+    async def unfinished(self) -> list[Generation]:
+        """What a scheduler that starts takes up again, oldest first."""
+        return await self._run("unfinished")
+
+    async def claim(self, generation_id: str, device: str) -> Generation | None:
+        """QUEUED -> RUNNING with a fresh lease_token; None where it was cancelled meanwhile."""
+        return _one(await self._run("claim", id=generation_id, device=device))
+
+    async def publish(
+        self, generation_id: str, token: int, results: Sequence[Result], provenance: Provenance
+    ) -> Generation | None:
+        """RUNNING -> SUCCEEDED; None where the attempt was lost."""
+        return _one(
+            await self._run(
+                "publish",
+                id=generation_id,
+                lease_token=token,
+                results=json.dumps([asdict(r) for r in results]),
+                provenance=json.dumps(asdict(provenance)),
+            )
+        )
+
+    async def requeue(self, generation_id: str, token: int, reason: str) -> Generation | None:
+        """RUNNING -> QUEUED; None where the attempt was lost, or its cancel was asked for."""
+        detail = json.dumps({"reason": reason})
+        return _one(await self._run("requeue", id=generation_id, lease_token=token, detail=detail))
+
+    async def fail(
+        self, generation_id: str, token: int | None, failure: Failure
+    ) -> Generation | None:
+        """RUNNING (with its token) or QUEUED (without) -> FAILED."""
+        return _one(
+            await self._run(
+                "fail", id=generation_id, lease_token=token, failure=json.dumps(asdict(failure))
+            )
+        )
+
+    async def expire(self, generation_id: str, failure: Failure) -> Generation | None:
+        """-> EXPIRED, if its deadline is past by the database's clock."""
+        return _one(
+            await self._run("expire", id=generation_id, failure=json.dumps(asdict(failure)))
+        )
+
+    async def request_cancel(self, tenant: str, generation_id: str) -> Generation | None:
+        """QUEUED -> CANCELLED, or the wish recorded of a running one; None where it had ended."""
+        return _one(await self._run("request_cancel", tenant=tenant, id=generation_id))
+
+    async def cancel_running(self, generation_id: str, token: int) -> Generation | None:
+        """RUNNING -> CANCELLED, once its agent stopped it."""
+        return _one(await self._run("cancel_running", id=generation_id, lease_token=token))
+
+    async def next_epoch(self, name: str = "scheduler") -> int:
+        """A new leader's epoch, higher than all before."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(self._queries["next_epoch"], {"name": name})
+            row = cast("dict[str, int]", await cursor.fetchone())
+            return row["epoch"]
+
+    async def _run(self, query: str, **arguments: Any) -> list[Generation]:
+        try:
+            async with self._pool.connection() as connection:
+                cursor = await connection.execute(self._queries[query], arguments)
+                if cursor.description is None:
+                    return []
+                return [_generation(row) for row in cast("list[Any]", await cursor.fetchall())]
+        except (psycopg.OperationalError, PoolTimeout) as error:
+            raise UnavailableError(
+                "the database is away; try again", retry_after_seconds=1.0
+            ) from error
+
+
+_GUARDED = {
+    "claim": Event.CLAIM,
+    "publish": Event.PUBLISH,
+    "requeue": Event.REQUEUE,
+    "fail": Event.FAIL,
+    "expire": Event.EXPIRE,
+    "request_cancel": Event.CANCEL,
+}
+
+
+def _load_queries() -> dict[str, LiteralString]:
+    text = (files("atelier") / "sql" / "queries.sql").read_text()
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
+    queries = dict(zip(parts[::2], parts[1::2], strict=True))
+    for name, event in _GUARDED.items():
+        states = ", ".join(f"'{state}'" for state in sources(event))
+        queries[name] = queries[name].replace("{sources}", states)
+    return cast("dict[str, LiteralString]", queries)  # files and enums of ours, no caller's text
+
+
+def _row(generation: Generation) -> dict[str, Any]:
+    deadline = generation.deadline
+    return {
+        "id": generation.id,
+        "tenant": generation.tenant,
+        "model": generation.model,
+        "spec": asdict(generation.spec),
+        "priority": generation.priority,
+        "labels": dict(generation.labels),
+        "request_id": generation.request_id,
+        "request_hash": generation.request_hash.hex(),
+        "deadline": deadline.isoformat() if deadline else None,
+        "create_time": generation.create_time.isoformat(),
+    }
+
+
+def _generation(row: Mapping[str, Any]) -> Generation:
+    failure, provenance = row["failure"], row["provenance"]
+    return Generation(
+        id=str(row["id"]),
+        tenant=row["tenant"],
+        model=row["model"],
+        spec=ImageSpec(**row["spec"]),
+        create_time=row["create_time"],
+        state=State(row["state"]),
+        attempt=row["attempt"],
+        lease_token=row["lease_token"],
+        device=row["device"],
+        priority=Priority(row["priority"]),
+        deadline=row["deadline"],
+        labels=row["labels"],
+        request_id=row["request_id"],
+        request_hash=bytes.fromhex(row["request_hash"]),
+        cancel_requested=row["cancel_requested"],
+        start_time=row["start_time"],
+        finish_time=row["finish_time"],
+        results=tuple(Result(**result) for result in row["results"] or ()),
+        failure=Failure(**failure) if failure else None,
+        provenance=Provenance(**provenance) if provenance else None,
+    )
+
+
+def _one(rows: list[Generation]) -> Generation | None:
+    return rows[0] if rows else None

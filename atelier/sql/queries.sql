@@ -1,0 +1,147 @@
+-- Every statement that the store sends, by name. {sources} is filled from the state table
+-- (atelier/generation.py), so that code and guards cannot differ.
+
+-- name: insert_generations
+-- One group commit of submits. A row that is already there (same id after a lost acknowledgement,
+-- or same tenant and request_id) is left alone; find_submitted then reads what stands.
+WITH new AS (
+    INSERT INTO generations (id, tenant, model, spec, priority, labels, request_id, request_hash,
+                             deadline, create_time)
+    SELECT id, tenant, model, spec, priority, labels, request_id, request_hash, deadline, create_time
+    FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(
+        id uuid, tenant text, model text, spec jsonb, priority text, labels jsonb, request_id text,
+        request_hash text, deadline timestamptz, create_time timestamptz)
+    ORDER BY id
+    ON CONFLICT DO NOTHING
+    RETURNING id
+)
+INSERT INTO generation_events (generation_id, event, attempt)
+SELECT id, 'submit', 0 FROM new
+
+-- name: find_submitted
+-- A statement of its own: a new snapshot, which sees what a concurrent insert of the same key left.
+SELECT * FROM generations
+WHERE id = ANY(%(ids)s)
+   OR (tenant, request_id) IN (
+        SELECT tenant, request_id FROM unnest(%(tenants)s::text[], %(request_ids)s::text[])
+            AS k(tenant, request_id)
+        WHERE request_id <> '')
+
+-- name: read
+SELECT * FROM generations WHERE tenant = %(tenant)s AND id = %(id)s
+
+-- name: scan
+SELECT * FROM generations
+WHERE tenant = %(tenant)s
+  AND (%(before_id)s::uuid IS NULL OR id < %(before_id)s)
+  AND (%(states)s::text[] IS NULL OR state = ANY(%(states)s))
+  AND (%(model)s = '' OR model = %(model)s)
+  AND labels @> %(labels)s::jsonb
+  AND (%(created_after)s::timestamptz IS NULL OR create_time >= %(created_after)s)
+  AND (%(created_before)s::timestamptz IS NULL OR create_time < %(created_before)s)
+ORDER BY id DESC
+LIMIT %(limit)s
+
+-- name: unfinished
+SELECT * FROM generations WHERE state IN ('QUEUED', 'RUNNING') ORDER BY id
+
+-- name: claim
+-- A fresh token for each attempt; none for a generation that somebody cancelled meanwhile.
+WITH moved AS (
+    UPDATE generations SET
+        state = 'RUNNING', attempt = attempt + 1, lease_token = nextval('lease_tokens'),
+        device = %(device)s, start_time = clock_timestamp()
+    WHERE id = %(id)s AND state IN ({sources}) AND NOT cancel_requested
+    RETURNING *
+), noted AS (
+    INSERT INTO generation_events (generation_id, event, attempt, detail)
+    SELECT id, 'claim', attempt, jsonb_build_object('device', device) FROM moved
+)
+SELECT * FROM moved
+
+-- name: publish
+WITH moved AS (
+    UPDATE generations SET
+        state = 'SUCCEEDED', lease_token = NULL, finish_time = clock_timestamp(),
+        results = %(results)s::jsonb, provenance = %(provenance)s::jsonb
+    WHERE id = %(id)s AND lease_token = %(lease_token)s AND state IN ({sources})
+    RETURNING *
+), noted AS (
+    INSERT INTO generation_events (generation_id, event, attempt)
+    SELECT id, 'publish', attempt FROM moved
+)
+SELECT * FROM moved
+
+-- name: requeue
+WITH moved AS (
+    UPDATE generations SET state = 'QUEUED', lease_token = NULL
+    WHERE id = %(id)s AND lease_token = %(lease_token)s AND state IN ({sources})
+      AND NOT cancel_requested
+    RETURNING *
+), noted AS (
+    INSERT INTO generation_events (generation_id, event, attempt, detail)
+    SELECT id, 'requeue', attempt, %(detail)s::jsonb FROM moved
+)
+SELECT * FROM moved
+
+-- name: fail
+-- For a queued generation lease_token is NULL on both sides.
+WITH moved AS (
+    UPDATE generations SET
+        state = 'FAILED', lease_token = NULL, finish_time = clock_timestamp(),
+        failure = %(failure)s::jsonb
+    WHERE id = %(id)s AND lease_token IS NOT DISTINCT FROM %(lease_token)s
+      AND state IN ({sources})
+    RETURNING *
+), noted AS (
+    INSERT INTO generation_events (generation_id, event, attempt, detail)
+    SELECT id, 'fail', attempt, %(failure)s::jsonb FROM moved
+)
+SELECT * FROM moved
+
+-- name: expire
+WITH moved AS (
+    UPDATE generations SET
+        state = 'EXPIRED', lease_token = NULL, finish_time = clock_timestamp(),
+        failure = %(failure)s::jsonb
+    WHERE id = %(id)s AND state IN ({sources}) AND deadline < clock_timestamp()
+    RETURNING *
+), noted AS (
+    INSERT INTO generation_events (generation_id, event, attempt)
+    SELECT id, 'expire', attempt FROM moved
+)
+SELECT * FROM moved
+
+-- name: request_cancel
+-- A queued generation ends here; of a running one the wish is recorded and its agent told.
+WITH moved AS (
+    UPDATE generations SET
+        cancel_requested = true,
+        state = CASE state WHEN 'QUEUED' THEN 'CANCELLED' ELSE state END,
+        finish_time = CASE state WHEN 'QUEUED' THEN clock_timestamp() END
+    WHERE tenant = %(tenant)s AND id = %(id)s AND state IN ({sources})
+    RETURNING *
+), noted AS (
+    INSERT INTO generation_events (generation_id, event, attempt)
+    SELECT id, CASE state WHEN 'CANCELLED' THEN 'cancel' ELSE 'cancel_requested' END, attempt
+    FROM moved
+)
+SELECT * FROM moved
+
+-- name: cancel_running
+WITH moved AS (
+    UPDATE generations SET
+        state = 'CANCELLED', lease_token = NULL, finish_time = clock_timestamp()
+    WHERE id = %(id)s AND lease_token = %(lease_token)s AND state = 'RUNNING'
+      AND cancel_requested
+    RETURNING *
+), noted AS (
+    INSERT INTO generation_events (generation_id, event, attempt)
+    SELECT id, 'cancel', attempt FROM moved
+)
+SELECT * FROM moved
+
+-- name: next_epoch
+INSERT INTO leader AS l (name, epoch) VALUES (%(name)s, 1)
+ON CONFLICT (name) DO UPDATE SET epoch = l.epoch + 1
+RETURNING epoch
