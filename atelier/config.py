@@ -10,9 +10,10 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated
 
-import atelier
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+import atelier
 
 
 def _loopback(address: str) -> str:

@@ -92,7 +92,7 @@ class Priority(StrEnum):
         return {"BATCH": 0, "NORMAL": 1, "INTERACTIVE": 2}[self.value]
 
 
-MAX_ATTEMPTS = 3  # an attempt lost with its agent counts; after three the fault is in the work
+MAX_ATTEMPTS = 5  # an attempt lost with its agent counts; after five the fault is in the work
 
 
 @dataclass(frozen=True)

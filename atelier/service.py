@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import structlog
@@ -20,22 +21,56 @@ log = structlog.get_logger()
 STOP_GRACE_SECONDS = 3.0
 
 
-async def until_stopped(stack: AsyncExitStack) -> None:
-    """Wait for SIGTERM or SIGINT, then undo everything that was entered into `stack`."""
+@asynccontextmanager
+async def tasks(**loops: Coroutine[None, None, None]) -> AsyncIterator[asyncio.Future[None]]:
+    """Run the process's loops; on leaving, cancel them and wait until they are gone.
+
+    Yields a future that fails with the error of the first loop that does: no loop dies unnoticed.
+    """
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and not failed.done():
+            why = task.exception() or RuntimeError("it returned")
+            error = RuntimeError(f"loop {task.get_name()} ended: {why!r}")
+            error.__cause__ = task.exception()
+            failed.set_exception(error)
+
+    running = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
+    for task in running:
+        task.add_done_callback(ended)
+    try:
+        yield failed
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        if failed.done():
+            failed.exception()  # seen
+        else:
+            failed.cancel()
+
+
+async def stopped(failed: asyncio.Future[None] | None = None) -> None:
+    """Wait for SIGTERM or SIGINT. Raises what `failed` fails with, if it does first."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await stop.wait()
+    waiting = asyncio.create_task(stop.wait())
+    first: set[asyncio.Future[Any]] = {waiting, *([failed] if failed else [])}
+    await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+    if failed and failed.done():
+        waiting.cancel()
+        failed.result()
     log.info("stopping")
-    await stack.aclose()
 
 
 @asynccontextmanager
 async def serving(
     address: str,
     services: Sequence[ServiceDescriptor],
-    register: Callable[[grpc.aio.Server], None],
+    register: Callable[[grpc.aio.Server], object],
 ) -> AsyncIterator[health.aio.HealthServicer]:
     """Serve on `address` with health and reflection; on leaving, NOT_SERVING, then a short grace.
 

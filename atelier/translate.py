@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from google.protobuf import any_pb2
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
@@ -46,6 +47,11 @@ def time_from(stamp: Timestamp) -> datetime:
     return stamp.ToDatetime(tzinfo=UTC)
 
 
+def optional_time_from(message: Message, field: str) -> datetime | None:
+    """The moment in a Timestamp field of `message`; None where it is unset."""
+    return time_from(getattr(message, field)) if message.HasField(field) else None
+
+
 def generation_to(generation: Generation) -> pb.Generation:
     """The message for a caller or for another part; progress and URLs are added by who knows."""
     message = pb.Generation(
@@ -71,7 +77,7 @@ def generation_to(generation: Generation) -> pb.Generation:
     return message
 
 
-def generation_from(message: pb.Generation) -> Generation:
+def generation_from(message: pb.Generation, request_hash: bytes = b"") -> Generation:
     """What a part was told to run or to store; states and results are not read from messages."""
     return Generation(
         id=message.id,
@@ -81,9 +87,10 @@ def generation_from(message: pb.Generation) -> Generation:
         create_time=time_from(message.create_time),
         attempt=message.attempt,
         priority=priority_from(message.priority) or Priority.NORMAL,
-        deadline=time_from(message.deadline) if message.HasField("deadline") else None,
+        deadline=optional_time_from(message, "deadline"),
         labels=dict(message.labels),
         request_id=message.request_id,
+        request_hash=request_hash,
     )
 
 

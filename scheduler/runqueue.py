@@ -77,6 +77,9 @@ class GlobalQueue:
         del self._live[ticket.id]
         return ticket
 
+    def get(self, ticket_id: str) -> Ticket | None:
+        return self._live.get(ticket_id)
+
     def remove(self, ticket_id: str) -> Ticket | None:
         return self._live.pop(ticket_id, None)
 
@@ -117,6 +120,10 @@ class RunQueues:
         ticket = self._queues[key].remove(ticket_id)
         self._forget(ticket_id, key)
         return ticket
+
+    def get(self, ticket_id: str) -> Ticket | None:
+        key = self._key_of.get(ticket_id)
+        return self._queues[key].get(ticket_id) if key else None
 
     def best(self, models: frozenset[str] | set[str]) -> Ticket | None:
         """The head that is served first among the queues of these models."""

@@ -194,7 +194,7 @@ class Sched:
             device.yield_to = None
         usable = [d for d in self.devices.values() if d.usable]
         loading = {d.loading for d in usable}
-        heads = {}
+        heads: dict[str, Ticket] = {}
         for head in sorted(filter(None, (q.head() for q in self.queues)), key=lambda t: t.order):
             if head.model not in loading:
                 heads.setdefault(head.model, head)
@@ -205,12 +205,10 @@ class Sched:
             place = placement.pick(head, candidates, self.cards, now)
             if place and not (resident and place.evict):
                 decisions.append(self._make_room_or_load(place, head))
-            elif (
-                not resident
-                and (device := placement.drain(head, usable, self.cards, now))
-                and device.yield_to is None
-            ):
-                device.yield_to = head.order
+            elif not resident:
+                drained = placement.drain(head, usable, self.cards, now)
+                if drained and drained.yield_to is None:
+                    drained.yield_to = head.order
         return decisions
 
     def _make_room_or_load(self, place: placement.Placement, head: Ticket) -> Decision:

