@@ -1,0 +1,48 @@
+"""The gateway's process, put together."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import grpc
+
+from atelier.catalog import Catalog
+from atelier.config import GatewaySettings
+from atelier.object_store import ObjectStore
+from atelier.service import serving, stopped
+from atelier.v1 import (
+    fleet_pb2,
+    fleet_pb2_grpc,
+    generation_pb2,
+    generation_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
+from gateway.fleet_servicer import FleetServicer
+from gateway.generation_servicer import GenerationServicer
+from gateway.model_servicer import ModelServicer
+from gateway.results import Results
+from gateway.scheduler_client import SchedulerClient
+
+
+async def run(settings: GatewaySettings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    catalog = Catalog.read(settings.model_repository)
+    results = Results(ObjectStore.from_settings(settings), settings.url_lifetime_seconds)
+    async with AsyncExitStack() as stack:
+        scheduler = SchedulerClient(settings.scheduler_address, settings.call_timeout_seconds)
+        stack.push_async_callback(scheduler.close)
+        generations = GenerationServicer(scheduler, catalog, results, settings.tenant)
+
+        def register(server: grpc.aio.Server) -> None:
+            generation_pb2_grpc.add_GenerationServiceServicer_to_server(generations, server)
+            model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalog), server)
+            fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetServicer(scheduler), server)
+
+        services = [
+            generation_pb2.DESCRIPTOR.services_by_name["GenerationService"],
+            model_pb2.DESCRIPTOR.services_by_name["ModelService"],
+            fleet_pb2.DESCRIPTOR.services_by_name["FleetService"],
+        ]
+        await stack.enter_async_context(serving(settings.gateway_listen, services, register))
+        await stopped()

@@ -1,0 +1,179 @@
+"""Requests in: everything a caller can get wrong is found here, all at once, by path. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import datetime
+
+from atelier.catalog import Catalog, ModelCard, Preset
+from atelier.errors import InvalidArgumentError, Violation
+from atelier.generation import Generation, Priority
+from atelier.spec import REQUEST_ID, UUID, ImageSpec, PartialSpec, label_violations, resolve
+from atelier.translate import optional_time_from, priority_from, state_from
+from atelier.v1 import generation_pb2 as pb
+
+DEFAULT_PAGE, MAX_PAGE = 50, 1_000
+_NO_PRESET = Preset("", {})
+_OPTIONAL = ("width", "height", "steps", "guidance", "seed", "count")
+
+
+def generation_of(
+    request: pb.CreateGenerationRequest,
+    *,
+    catalog: Catalog,
+    tenant: str,
+    new_id: Callable[[], str],
+    new_seed: Callable[[], int],
+    now: datetime,
+    path: str = "",
+) -> Generation:
+    """The generation that a request asks for, every parameter filled in.
+
+    Args:
+        path: where the request lies in the message sent, such as "create."
+
+    Raises:
+        InvalidArgumentError: naming every field at fault.
+    """
+    bad: list[Violation] = []
+    if request.request_id and not REQUEST_ID.fullmatch(request.request_id):
+        bad.append(
+            Violation(f"{path}request_id", "at most 128 of A-Z a-z 0-9 . _ : -, or leave it empty")
+        )
+    card = catalog.get(request.model)
+    if card is None:
+        known = ", ".join(catalog.cards)
+        bad.append(Violation(f"{path}model", f"unknown; these are served: {known}"))
+    bad += label_violations(request.labels, f"{path}labels")
+    priority = priority_from(request.priority)
+    if priority is None:
+        bad.append(Violation(f"{path}priority", f"unknown value {request.priority}"))
+    deadline = optional_time_from(request, "deadline")
+    if deadline and deadline <= now:
+        bad.append(Violation(f"{path}deadline", "must lie in the future; leave it unset for none"))
+    spec = _image_of(request, card, path, bad, new_seed) if card else None
+    if bad or spec is None:
+        raise InvalidArgumentError(bad)
+    return Generation(
+        id=new_id(),
+        tenant=tenant,
+        model=request.model,
+        spec=spec,
+        create_time=now,
+        priority=priority or Priority.NORMAL,
+        deadline=deadline,
+        labels=dict(request.labels),
+        request_id=request.request_id,
+        request_hash=hash_of(request),
+    )
+
+
+def hash_of(request: pb.CreateGenerationRequest) -> bytes:
+    """What makes two requests of one key the same: all that the caller sent, as we know it."""
+    known = pb.CreateGenerationRequest()
+    known.CopyFrom(request)
+    known.DiscardUnknownFields()
+    return hashlib.sha256(known.SerializeToString(deterministic=True)).digest()
+
+
+def _image_of(
+    request: pb.CreateGenerationRequest,
+    card: ModelCard,
+    path: str,
+    bad: list[Violation],
+    new_seed: Callable[[], int],
+) -> ImageSpec | None:
+    given = request.WhichOneof("spec")
+    if given != card.kind:
+        bad.append(Violation(f"{path}spec", f"{card.name} makes {card.kind}s: fill in {card.kind}"))
+        return None
+    preset = card.presets.get(request.preset) if request.preset else _NO_PRESET
+    if preset is None:
+        known = ", ".join(card.presets) or "none"
+        bad.append(Violation(f"{path}preset", f"unknown; {card.name} has: {known}"))
+        preset = _NO_PRESET
+    spec, violations = resolve(
+        _partial(request.image),
+        limits=card.limits,
+        samplers=card.samplers,
+        default_sampler=card.default_sampler,
+        preset_values=preset.values,
+        preset_sampler=preset.sampler,
+        seed=new_seed(),
+        path=f"{path}image",
+    )
+    bad += violations
+    return spec
+
+
+def _partial(image: pb.ImageSpec) -> PartialSpec:
+    numbers = {name: getattr(image, name) for name in _OPTIONAL if image.HasField(name)}  # type: ignore[arg-type]
+    return PartialSpec(
+        prompt=image.prompt,
+        negative_prompt=image.negative_prompt,
+        sampler=image.sampler,
+        **numbers,
+    )
+
+
+def checked_id(generation_id: str, field: str = "id") -> str:
+    """A well-formed id, in lower case.
+
+    Raises:
+        InvalidArgumentError: it is no UUIDv7.
+    """
+    lower = generation_id.lower()
+    if not UUID.fullmatch(lower):
+        raise InvalidArgumentError(
+            [
+                Violation(
+                    field, "must be a generation's id, such as CreateGeneration gave (a UUIDv7)"
+                )
+            ]
+        )
+    return lower
+
+
+def page_of(request: pb.ListGenerationsRequest, tenant: str) -> tuple[int, str]:
+    """Page size, and the id below which the page begins ("" for the first).
+
+    Raises:
+        InvalidArgumentError: a bad page size, filter or token, or a token of another query.
+    """
+    bad: list[Violation] = []
+    if not 0 <= request.page_size <= MAX_PAGE:
+        bad.append(Violation("page_size", f"must be 0 to {MAX_PAGE}; got {request.page_size}"))
+    if any(state_from(number) is None for number in request.filter.states):
+        bad.append(Violation("filter.states", "holds an unknown or unspecified state"))
+    bad += label_violations(request.filter.labels, "filter.labels")
+    before = ""
+    if request.page_token:
+        try:
+            token = json.loads(base64.urlsafe_b64decode(request.page_token.encode()))
+            before, query = token["before"], token["query"]
+            if not UUID.fullmatch(before):
+                raise ValueError("no id")
+            if query != _query_hash(request, tenant):
+                bad.append(
+                    Violation("page_token", "belongs to another query: repeat its filter exactly")
+                )
+        except (binascii.Error, ValueError, KeyError, TypeError):
+            bad.append(Violation("page_token", "is not one that ListGenerations gave"))
+    if bad:
+        raise InvalidArgumentError(bad)
+    return request.page_size or DEFAULT_PAGE, before
+
+
+def page_token(request: pb.ListGenerationsRequest, tenant: str, last_id: str) -> str:
+    """The token of the page after the one that ends with `last_id`."""
+    token = {"before": last_id, "query": _query_hash(request, tenant)}
+    return base64.urlsafe_b64encode(json.dumps(token).encode()).decode()
+
+
+def _query_hash(request: pb.ListGenerationsRequest, tenant: str) -> str:
+    query = request.filter.SerializeToString(deterministic=True)
+    return hashlib.sha256(tenant.encode() + b"\0" + query).hexdigest()[:16]

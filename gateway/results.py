@@ -1,0 +1,30 @@
+"""Results out: presigned URLs, and inline bytes where they are small and asked for."""
+
+from __future__ import annotations
+
+import asyncio
+
+from atelier.object_store import ObjectStore
+from atelier.v1 import generation_pb2 as pb
+
+MAX_INLINE_BYTES = 2**20
+MAX_INLINE_TOTAL = 3 * 2**20  # below gRPC's 4 MiB, which every client has by default
+
+
+class Results:
+    """Completes the results of a generation for its caller."""
+
+    def __init__(self, store: ObjectStore, url_lifetime_seconds: int) -> None:
+        self._store = store
+        self._lifetime = url_lifetime_seconds
+
+    async def complete(self, generation: pb.Generation, *, inline: bool) -> pb.Generation:
+        """Fill in each result's URL, and its bytes where they are wanted. Returns its argument."""
+        room = MAX_INLINE_TOTAL
+        for result in generation.results:
+            result.url, expiry = self._store.presign(result.object_key, self._lifetime)
+            result.url_expire_time.FromDatetime(expiry)
+            if inline and result.size_bytes <= min(MAX_INLINE_BYTES, room):
+                result.inline_data = await asyncio.to_thread(self._store.get, result.object_key)
+                room -= result.size_bytes
+        return generation

@@ -1,0 +1,97 @@
+"""The line to the scheduler: every call with a deadline, streams that outlive its restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import structlog
+
+from atelier.rpc import channel
+from atelier.v1 import generation_pb2, scheduler_pb2_grpc
+from atelier.v1 import scheduler_pb2 as pb
+
+log = structlog.get_logger()
+
+REOPEN_SECONDS = (0.2, 0.5, 1.0, 2.0)  # pauses between tries to take a stream up again
+
+
+class SchedulerClient:
+    """Calls wait for a scheduler that is restarting, up to their deadline."""
+
+    def __init__(self, address: str, call_timeout_seconds: float) -> None:
+        self._channel = channel(address)
+        self._stub = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
+        self._limit = call_timeout_seconds
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    def _timeout(self, context: grpc.aio.ServicerContext) -> float:
+        """What is left of the caller's deadline; ours where there is none."""
+        left = context.time_remaining()
+        return self._limit if left is None else max(0.0, min(left, self._limit))
+
+    async def submit(
+        self,
+        generation: generation_pb2.Generation,
+        request_hash: bytes,
+        context: grpc.aio.ServicerContext,
+    ) -> generation_pb2.Generation:
+        request = pb.SubmitGenerationRequest(generation=generation, request_hash=request_hash)
+        answer: pb.SubmitGenerationResponse = await self._stub.SubmitGeneration(
+            request, timeout=self._timeout(context), wait_for_ready=True
+        )
+        return answer.generation
+
+    async def read(
+        self, tenant: str, generation_id: str, context: grpc.aio.ServicerContext
+    ) -> generation_pb2.Generation:
+        request = pb.ReadGenerationRequest(tenant=tenant, id=generation_id)
+        answer: pb.ReadGenerationResponse = await self._stub.ReadGeneration(
+            request, timeout=self._timeout(context), wait_for_ready=True
+        )
+        return answer.generation
+
+    async def scan(
+        self, request: pb.ScanGenerationsRequest, context: grpc.aio.ServicerContext
+    ) -> list[generation_pb2.Generation]:
+        answer: pb.ScanGenerationsResponse = await self._stub.ScanGenerations(
+            request, timeout=self._timeout(context), wait_for_ready=True
+        )
+        return list(answer.generations)
+
+    async def stop(
+        self, tenant: str, generation_id: str, context: grpc.aio.ServicerContext
+    ) -> generation_pb2.Generation:
+        request = pb.StopGenerationRequest(tenant=tenant, id=generation_id)
+        answer: pb.StopGenerationResponse = await self._stub.StopGeneration(
+            request, timeout=self._timeout(context), wait_for_ready=True
+        )
+        return answer.generation
+
+    async def fleet(self, context: grpc.aio.ServicerContext) -> pb.ReadFleetResponse:
+        answer: pb.ReadFleetResponse = await self._stub.ReadFleet(
+            pb.ReadFleetRequest(), timeout=self._timeout(context), wait_for_ready=True
+        )
+        return answer
+
+    async def follow(
+        self, tenant: str, generation_id: str
+    ) -> AsyncIterator[generation_pb2.Generation]:
+        """Views of a generation until it is final, taken up again where the scheduler restarts."""
+        request = pb.FollowGenerationRequest(tenant=tenant, id=generation_id)
+        tries = 0
+        while True:
+            try:
+                async for answer in self._stub.FollowGeneration(request, wait_for_ready=True):
+                    tries = 0
+                    yield answer.generation
+                return
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or tries >= len(REOPEN_SECONDS):
+                    raise
+                log.info("watch taken up again", generation_id=generation_id)
+                await asyncio.sleep(REOPEN_SECONDS[tries])
+                tries += 1
