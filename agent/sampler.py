@@ -175,11 +175,11 @@ def alpha_bars(schedule: NoiseSchedule) -> _Doubles:
         betas = np.linspace(math.sqrt(start), math.sqrt(end), total) ** 2
     elif schedule.beta_schedule == "squaredcos_cap_v2":
         # Nichol and Dhariwal 2021 (arXiv:2102.09672), eq. 17
-        bars = np.cos((np.arange(total + 1) / total + 0.008) / 1.008 * math.pi / 2) ** 2
-        betas = np.minimum(1 - bars[1:] / bars[:-1], 0.999)
+        ideal = np.cos((np.arange(total + 1) / total + 0.008) / 1.008 * math.pi / 2) ** 2
+        betas = np.minimum(1 - ideal[1:] / ideal[:-1], 0.999)
     else:
         raise ValueError(f"unknown beta schedule {schedule.beta_schedule}")
-    bars = np.cumprod(1 - betas)
+    bars: _Doubles = np.cumprod(1 - betas)
     if schedule.zero_terminal_snr:  # Lin et al. 2023, algorithm 1
         roots = np.sqrt(bars)
         bars = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2

@@ -1,0 +1,91 @@
+"""Builds the agent, and runs it until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from functools import partial
+
+import structlog
+
+from agent.commands import Commands
+from agent.device import Device
+from agent.link import Link, scheduler_at
+from agent.nvml import Nvml
+from agent.outbox import Outbox
+from agent.text import PromptTokenizer
+from agent.triton import Triton
+from atelier.catalog import Catalog
+from atelier.config import AgentSettings
+from atelier.object_store import ObjectStore
+
+log = structlog.get_logger()
+
+START_SECONDS = 60.0  # Triton's; after that the agent connects and reports it as unhealthy
+
+
+async def serve(settings: AgentSettings, stop: asyncio.Event) -> None:
+    """Be the agent until `stop` is set.
+
+    Raises:
+        ValueError: the model repository is wrong; the message says where.
+    """
+    catalog = Catalog.read(settings.model_repository)
+    tokenizers = {
+        card.name: PromptTokenizer(
+            settings.model_repository / card.components.tokenizer, card.text.tokens
+        )
+        for card in catalog.cards.values()
+    }
+    key = settings.triton_admin_key
+    nvml = Nvml()
+    nvml.start()
+    gpus = [device.id for device in settings.devices if device.hardware != "cpu"]
+    store = ObjectStore.from_settings(settings)
+    devices = {
+        device.id: Device(
+            device,
+            catalog,
+            Triton(device.triton_address, key.get_secret_value() if key else None),
+            store,
+            tokenizers=tokenizers,
+            clock=time.monotonic,
+            measure=partial(nvml.sample, gpus.index(device.id) if device.id in gpus else None),
+        )
+        for device in settings.devices
+    }
+    outbox = Outbox()
+    commands = Commands(devices, outbox)
+    link = Link(
+        settings.node,
+        devices,
+        commands,
+        outbox,
+        connect=scheduler_at(settings.scheduler_address),
+        rng=secrets.SystemRandom(),
+    )
+    log.info("agent starts", node=settings.node, devices=list(devices), models=list(catalog.cards))
+
+    async def connect_when_live() -> None:
+        await asyncio.gather(
+            *(device.wait_until_live(START_SECONDS) for device in devices.values())
+        )
+        await link.run()
+
+    stopping = asyncio.create_task(stop.wait())
+    background = [asyncio.create_task(connect_when_live())]
+    background += [asyncio.create_task(device.run_loop()) for device in devices.values()]
+    try:
+        ended, _ = await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()  # a background task never ends unless it broke: then so do we
+    finally:
+        log.info("agent stops")
+        for task in [stopping, *background]:  # the link first: nothing new is taken
+            task.cancel()
+        await asyncio.gather(stopping, *background, return_exceptions=True)
+        await commands.close()
+        for device in devices.values():
+            await device.close()
+        nvml.stop()

@@ -1,0 +1,154 @@
+"""The life of one attempt, told in the order it happens: text, noise, steps, pixels, files.
+
+It is written once here, as if it were alone; the step loop batches it with others underneath.
+Cancellation is heard between the phases and at every step boundary, and ends the attempt with an
+outcome of its own. Once the pictures are stored, success stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from agent.results import Store, publish
+from agent.sampler import Floats, noise, plan
+from agent.step_loop import Denoising, StepLoop
+from agent.text import PromptTokenizer
+from agent.triton import Triton
+from agent.work import (
+    AttemptCancelledError,
+    Failed,
+    Outcome,
+    Phase,
+    Progressed,
+    Released,
+    Succeeded,
+    Told,
+    Work,
+)
+from atelier.catalog import ModelCard
+from atelier.errors import AtelierError, ExecutionError
+from atelier.generation import Provenance
+
+log = structlog.get_logger()
+
+
+class AttemptRun:
+    """One attempt at a generation on a device."""
+
+    def __init__(
+        self,
+        work: Work,
+        card: ModelCard,
+        *,
+        tokenizer: PromptTokenizer,
+        triton: Triton,
+        loop: StepLoop,
+        store: Store,
+        tell: Callable[[Told], None],
+    ) -> None:
+        self.work = work
+        self.card = card
+        self._tokenizer = tokenizer
+        self._triton = triton
+        self._loop = loop
+        self._store = store
+        self._tell = tell
+        self._denoising: Denoising | None = None
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Stop at the next boundary; `run` then ends with a cancelled outcome."""
+        self._cancelled = True
+        if self._denoising:
+            self._denoising.cancel()
+
+    async def run(self) -> Outcome:
+        """Make the pictures. Whatever happens is in the outcome; nothing is raised."""
+        attempt = self.work.attempt
+        try:
+            return await self._live()
+        except AttemptCancelledError:
+            gone = AtelierError("the attempt was cancelled", reason="CANCELLED")
+            gone.code = "CANCELLED"
+            return Failed(attempt, gone, retryable=False, cancelled=True)
+        except ExecutionError as error:
+            return Failed(attempt, error, retryable=error.retryable)
+        except Exception:
+            log.exception("attempt failed", generation=attempt.generation_id)
+            broken = ExecutionError("the agent failed at this attempt", retryable=True)
+            return Failed(attempt, broken, retryable=True)
+
+    async def _live(self) -> Succeeded:
+        spec = self.work.spec
+        embeddings = await self._encode_text()
+        self._go_on(Phase.DENOISING)
+        latents = await self._denoise(embeddings)
+        self._go_on(Phase.DECODING, step=spec.steps)
+        images = await self._decode(latents)
+        self._tell(Released(self.work.attempt))
+        self._go_on(Phase.UPLOADING, step=spec.steps)
+        results = await publish(
+            self._store, self.work, self.card, images, cancelled=lambda: self._cancelled
+        )
+        provenance = Provenance(
+            self.card.version, self.card.engine, spec.sampler, self.work.attempt.device_id
+        )
+        return Succeeded(self.work.attempt, results, provenance)
+
+    async def _encode_text(self) -> Floats:
+        """float32 (2, tokens, width), negative first."""
+        self._go_on(Phase.ENCODING_TEXT)
+        spec = self.work.spec
+        ids = self._tokenizer.encode(spec.negative_prompt, spec.prompt)
+        return await self._triton.encode_text(self.card, ids)
+
+    async def _denoise(self, embeddings: Floats) -> Floats:
+        """float32 (count, C, h, w) without noise."""
+        spec, form = self.work.spec, self.card.latents
+        try:
+            steps = plan(self.card.schedule, spec.sampler, spec.steps)
+        except ValueError as error:
+            raise ExecutionError(
+                f"this model cannot be sampled so: {error}", retryable=False, reason="INVALID_SPEC"
+            ) from error
+        shape = (form.channels, spec.height // form.downscale, spec.width // form.downscale)
+        start = np.stack([noise(spec.seed_of(i), 0, shape) for i in range(spec.count)])
+        start *= np.float32(steps.initial_scale)
+        self._denoising = Denoising(
+            card=self.card,
+            shape=spec.shape,
+            plan=steps,
+            guidance=spec.guidance,
+            text_embeddings=embeddings,
+            latents=start,
+            denoised_prev=np.zeros_like(start),
+            on_step=self._on_step,
+        )
+        await self._loop.denoise(self._denoising)
+        return self._denoising.latents
+
+    async def _decode(self, latents: Floats) -> NDArray[np.uint8]:
+        """uint8 (count, H, W, 3)."""
+        spec = self.work.spec
+        images = await self._triton.decode(self.card, latents)
+        if images.shape != (spec.count, spec.height, spec.width, 3) or images.dtype != np.uint8:
+            raise ExecutionError(
+                "the decoder gave pictures of another size than was asked for",
+                retryable=False,
+                reason="INVALID_OUTPUT",
+            )
+        return images
+
+    def _go_on(self, phase: Phase, step: int = 0) -> None:
+        """Enter a phase, unless the attempt was cancelled meanwhile."""
+        if self._cancelled:
+            raise AttemptCancelledError
+        self._tell(Progressed(self.work.attempt, phase, step, self.work.spec.steps, 0.0))
+
+    def _on_step(self, step: int, seconds: float) -> None:
+        total = self.work.spec.steps
+        self._tell(Progressed(self.work.attempt, Phase.DENOISING, step, total, seconds))

@@ -1,0 +1,51 @@
+"""What the driver tells of a GPU. Where there is no driver, or for a CPU, it tells nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pynvml
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Bytes of memory in use, and per cent of the last period in which a kernel ran."""
+
+    used_bytes: int
+    utilisation_percent: int
+
+
+NOTHING = Measure(0, 0)
+
+
+class Nvml:
+    """The driver's library, where there is one."""
+
+    def __init__(self) -> None:
+        self.available = False
+
+    def start(self) -> None:
+        """Look for a driver; having none is fine."""
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError:
+            return
+        self.available = True
+
+    def stop(self) -> None:
+        """Let go of the driver."""
+        if self.available:
+            pynvml.nvmlShutdown()
+            self.available = False
+
+    def sample(self, gpu_index: int | None) -> Measure:
+        """One GPU by its index; NOTHING for a CPU (None) or where the driver does not say."""
+        if gpu_index is None or not self.available:
+            return NOTHING
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(gpu_index)
+            used = pynvml.nvmlDeviceGetMemoryInfo(handle).used
+            busy = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
+        except pynvml.NVMLError:
+            return NOTHING
+        return Measure(int(used), int(busy))

@@ -1,0 +1,217 @@
+"""One Triton, over its gRPC protocol: the only place that speaks it.
+
+Every call is short, has a deadline, and fails with an ExecutionError that says whether another
+attempt may help. Triton's own texts go to the log, bounded; a caller reads ours, because server
+texts have leaked names of memory regions before (CVE-2025-23320).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+from agent.sampler import Floats
+from atelier.catalog import ModelCard
+from atelier.errors import ExecutionError
+
+log = structlog.get_logger()
+
+MAX_ROWS = 16  # max_batch_size of every exported model
+MAX_MESSAGE_BYTES = 64 * 2**20
+MAX_PIXEL_BYTES = 48 * 2**20  # of one decode, so that its answer fits into a message
+
+LIVE_SECONDS = 2.0
+INDEX_SECONDS = 5.0
+LOAD_SECONDS = 600.0
+UNLOAD_SECONDS = 60.0
+INFER_SECONDS = 60.0  # and 20 times what the card's profile expects, for a busy machine
+_ADMIN_KEY_HEADER = "triton-grpc-protocol-admin-key"
+
+_DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
+_DTYPES = {triton: numpy for numpy, triton in _DATATYPES.items()}
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """What a step takes, N rows of any generations. All float32:
+
+    latents, denoised_prev (N, C, h, w); timestep (N, 1); text_embeddings (N, 2, tokens, width),
+    negative first; guidance (N, 1); coefficients (N, 6) = s, p, q, a, b, c.
+    """
+
+    latents: Floats
+    denoised_prev: Floats
+    timestep: Floats
+    text_embeddings: Floats
+    guidance: Floats
+    coefficients: Floats
+
+
+class Triton:
+    """The port to one Triton process. All methods raise ExecutionError."""
+
+    def __init__(self, address: str, admin_key: str | None = None) -> None:
+        self._channel = grpc.aio.insecure_channel(
+            address,
+            options=[
+                # No keepalive: on loopback a death is seen at once, a freeze by the deadlines,
+                # and Triton punishes pings more frequent than every 300 s.
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.min_reconnect_backoff_ms", 100),
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.max_reconnect_backoff_ms", 1_000),
+            ],
+        )
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._metadata = ((_ADMIN_KEY_HEADER, admin_key),) if admin_key else ()
+
+    async def live(self) -> bool:
+        """Whether it says that it lives."""
+        answer = await self._call("ServerLive", pb.ServerLiveRequest(), LIVE_SECONDS)
+        return bool(answer.live)
+
+    async def resident(self) -> frozenset[str]:
+        """Triton models that are loaded or on their way out: their memory is still taken."""
+        answer = await self._call("RepositoryIndex", pb.RepositoryIndexRequest(), INDEX_SECONDS)
+        return frozenset(m.name for m in answer.models if m.state in ("READY", "UNLOADING"))
+
+    async def load(self, model: str) -> None:
+        """Load one Triton model; returns when it is ready."""
+        request = pb.RepositoryModelLoadRequest(model_name=model)
+        await self._call("RepositoryModelLoad", request, LOAD_SECONDS)
+
+    async def unload(self, model: str) -> None:
+        """Begin to unload one Triton model; it is gone when `resident` leaves it out."""
+        request = pb.RepositoryModelUnloadRequest(model_name=model)
+        await self._call("RepositoryModelUnload", request, UNLOAD_SECONDS)
+
+    async def encode_text(self, card: ModelCard, input_ids: NDArray[np.int64]) -> Floats:
+        """int64 (N, tokens) -> float32 (N, tokens, width)."""
+        answer = await self._infer(
+            card.components.text_encoder,
+            {"input_ids": input_ids},
+            ("text_embeddings",),
+            INFER_SECONDS,
+        )
+        return answer["text_embeddings"]
+
+    async def step(self, card: ModelCard, shape: str, rows: StepRows) -> tuple[Floats, Floats]:
+        """One denoise step of N rows: next latents and denoised, both float32 (N, C, h, w)."""
+        expected = card.profile(shape).seconds_of_step(len(rows.latents)) if card.profiles else 0.0
+        answer = await self._infer(
+            card.components.denoiser,
+            vars(rows),
+            ("next_latents", "denoised"),
+            INFER_SECONDS + 20 * expected,
+        )
+        return answer["next_latents"], answer["denoised"]
+
+    async def decode(self, card: ModelCard, latents: Floats) -> NDArray[np.uint8]:
+        """Latents float32 (N, C, h, w) -> pictures uint8 (N, H, W, 3), any N."""
+        pixel_bytes = latents.shape[2] * latents.shape[3] * card.latents.downscale**2 * 3
+        rows = max(1, min(MAX_ROWS, MAX_PIXEL_BYTES // pixel_bytes))
+        parts = []
+        for start in range(0, len(latents), rows):
+            answer = await self._infer(
+                card.components.vae_decoder,
+                {"latents": latents[start : start + rows]},
+                ("images",),
+                INFER_SECONDS,
+            )
+            parts.append(answer["images"])
+        return np.concatenate(parts)
+
+    async def close(self) -> None:
+        """Close the channel; calls under way fail."""
+        await self._channel.close()
+
+    async def _infer(
+        self,
+        model: str,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: tuple[str, ...],
+        timeout: float,
+    ) -> dict[str, NDArray[Any]]:
+        request = pb.ModelInferRequest(
+            model_name=model,
+            inputs=[
+                pb.ModelInferRequest.InferInputTensor(
+                    name=name, datatype=_DATATYPES[array.dtype.name], shape=array.shape
+                )
+                for name, array in inputs.items()
+            ],
+            outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=n) for n in outputs],
+            raw_input_contents=[array.tobytes() for array in inputs.values()],
+        )
+        try:
+            answer = await self._call("ModelInfer", request, timeout)
+        except ExecutionError as error:
+            if error.reason != "STUB_UNHEALTHY":
+                raise
+            # Triton restarts a stub by itself, and an inference has no side effects: once more.
+            answer = await self._call("ModelInfer", request, timeout)
+        found = {
+            told.name: np.frombuffer(raw, dtype=_DTYPES[told.datatype]).reshape(told.shape)
+            for told, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
+        }
+        if missing := set(outputs) - set(found):
+            raise ExecutionError(
+                f"the model gave no {', '.join(sorted(missing))}",
+                retryable=False,
+                reason="INVALID_OUTPUT",
+            )
+        return found
+
+    async def _call(self, method: str, request: Any, timeout: float) -> Any:
+        try:
+            return await getattr(self._stub, method)(
+                request, timeout=timeout, metadata=self._metadata
+            )
+        except grpc.aio.AioRpcError as error:
+            model = getattr(request, "model_name", "")
+            raise classify(error.code(), error.details() or "", method, model) from None
+
+
+_Told = tuple[str, bool, str]  # reason, may another attempt help, our text
+# What Triton's texts hold; the first match wins over the code.
+_TEXTS: tuple[tuple[tuple[str, ...], _Told], ...] = (
+    (
+        ("out of memory", "out_of_memory", "bad_alloc", "failed to allocate"),
+        ("OUT_OF_MEMORY", True, "the device ran out of memory"),
+    ),
+    (
+        ("stub process", "stub is not healthy"),
+        ("STUB_UNHEALTHY", True, "the model's process died and is being restarted"),
+    ),
+    (
+        ("not ready", "is not found", "no available versions", "unknown model"),
+        ("MODEL_NOT_READY", True, "the model is not loaded on the device"),
+    ),
+)
+_CODES: dict[grpc.StatusCode, _Told] = {
+    grpc.StatusCode.UNAVAILABLE: ("DEVICE_UNAVAILABLE", True, "the device does not answer"),
+    grpc.StatusCode.CANCELLED: ("DEVICE_UNAVAILABLE", True, "the device dropped the call"),
+    grpc.StatusCode.DEADLINE_EXCEEDED: ("DEVICE_TIMEOUT", True, "the device took too long"),
+    grpc.StatusCode.INVALID_ARGUMENT: ("INVALID_INPUT", False, "the model refused its input"),
+}
+
+
+def classify(code: grpc.StatusCode, text: str, method: str, model: str) -> ExecutionError:
+    """What went wrong, in our words; Triton's text goes to the log."""
+    lower = text.lower()
+    reason, retryable, message = next(
+        (told for needles, told in _TEXTS if any(needle in lower for needle in needles)),
+        _CODES.get(code, ("EXECUTION_FAILED", True, "the model failed on the device")),
+    )
+    shown = "".join(c if c.isprintable() else " " for c in text[:300])
+    log.warning("triton call failed", method=method, model=model, code=code.name, detail=shown)
+    return ExecutionError(message, retryable=retryable, reason=reason)

@@ -1,0 +1,171 @@
+"""The object store: results by key, over S3. Synchronous; callers on a loop use asyncio.to_thread.
+
+Every call has timeouts and a bounded number of tries; what is wrong in the end is an
+UnavailableError whose text names no address, key or bucket.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import secrets
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Self, TypeVar
+
+import structlog
+import urllib3
+from minio import Minio
+from minio.error import MinioException, S3Error, ServerError
+
+from atelier.config import ObjectStoreSettings
+from atelier.errors import NotFoundError, UnavailableError
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 2.0
+READ_SECONDS = 20.0
+TRIES = 4
+FIRST_PAUSE_SECONDS = 0.2  # doubled each time, with full jitter
+_POOL_CONNECTIONS = 16
+_TRANSIENT_CODES = frozenset(
+    {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted"}
+)
+
+
+class ObjectStore:
+    """One bucket."""
+
+    def __init__(
+        self,
+        client: Minio,
+        bucket: str,
+        *,
+        rng: Random,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._rng = rng
+        self._sleep = sleep
+
+    @classmethod
+    def from_settings(cls, settings: ObjectStoreSettings) -> Self:
+        """The store that the settings name; opens no connection yet."""
+        pool = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+            retries=urllib3.Retry(0, redirect=0),  # the tries are ours, below
+            maxsize=_POOL_CONNECTIONS,
+            cert_reqs="CERT_REQUIRED",
+        )
+        client = Minio(
+            endpoint=settings.s3_endpoint,
+            access_key=settings.s3_access_key,
+            secret_key=settings.s3_secret_key.get_secret_value(),
+            secure=settings.s3_secure,
+            region=settings.s3_region,  # given, so that presigning never calls out
+            http_client=pool,
+        )
+        return cls(client, settings.s3_bucket, rng=secrets.SystemRandom())
+
+    def put(self, key: str, data: bytes, content_type: str) -> None:
+        """Store `data` under `key`; the store checks its SHA-256 before it says yes.
+
+        Raises:
+            UnavailableError: it was not taken.
+        """
+        digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        self._try(
+            "put",
+            lambda: self._client.put_object(
+                bucket_name=self._bucket,
+                object_name=key,
+                data=io.BytesIO(data),
+                length=len(data),
+                content_type=content_type,
+                metadata={"x-amz-checksum-sha256": digest},
+            ),
+        )
+
+    def get(self, key: str) -> bytes:
+        """What lies under `key`.
+
+        Raises:
+            NotFoundError: nothing does.
+            UnavailableError: the store does not say.
+        """
+
+        def read() -> bytes:
+            response = self._client.get_object(bucket_name=self._bucket, object_name=key)
+            try:
+                return bytes(response.read())
+            finally:
+                response.close()
+                response.release_conn()
+
+        return self._try("get", read)
+
+    def presign(self, key: str, expires_seconds: int) -> tuple[str, datetime]:
+        """A URL to GET `key`, and when it ceases to work. Computed here, nothing is called."""
+        now = datetime.now(UTC).replace(microsecond=0)  # a signature holds whole seconds
+        lifetime = timedelta(seconds=expires_seconds)
+        url = self._client.presigned_get_object(
+            bucket_name=self._bucket, object_name=key, expires=lifetime, request_date=now
+        )
+        return url, now + lifetime
+
+    def ensure_bucket(self) -> None:
+        """Make the bucket where it is not there yet.
+
+        Raises:
+            UnavailableError: it is not there and could not be made.
+        """
+
+        def ensure() -> None:
+            if self._client.bucket_exists(bucket_name=self._bucket):
+                return
+            try:
+                self._client.make_bucket(bucket_name=self._bucket)
+            except S3Error as error:
+                if error.code != "BucketAlreadyOwnedByYou":  # somebody else was faster
+                    raise
+
+        self._try("ensure bucket", ensure)
+
+    def healthy(self) -> bool:
+        """Whether the store answers and has the bucket. One try."""
+        try:
+            return bool(self._client.bucket_exists(bucket_name=self._bucket))
+        except (MinioException, urllib3.exceptions.HTTPError, OSError):
+            return False
+
+    def _try(self, what: str, call: Callable[[], T]) -> T:
+        for attempt in range(1, TRIES + 1):
+            try:
+                return call()
+            except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
+                if isinstance(error, S3Error) and error.code == "NoSuchKey":
+                    raise NotFoundError("no such object") from error
+                code = error.code if isinstance(error, S3Error) else type(error).__name__
+                log.warning("object store failed", call=what, attempt=attempt, code=code)
+                if attempt == TRIES or not _transient(error):
+                    raise UnavailableError(
+                        "the object store is away", reason="OBJECT_STORE_UNAVAILABLE"
+                    ) from error
+            pause = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
+            self._sleep(self._rng.uniform(0, pause))
+        raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _transient(error: Exception) -> bool:
+    """Whether the same call may work in a moment."""
+    if isinstance(error, S3Error):
+        return error.code in _TRANSIENT_CODES or int(error.response.status) >= 500
+    if isinstance(error, ServerError):
+        return int(error.status_code) >= 500
+    return True  # connections, timeouts, a proxy's page instead of XML
