@@ -1,0 +1,220 @@
+"""A real scheduler process over a real PostgreSQL, with scripted agents."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+
+from atelier.generation import Generation
+from atelier.translate import generation_to
+from atelier.v1 import agent_pb2, generation_pb2, scheduler_pb2_grpc
+from atelier.v1 import scheduler_pb2 as pb
+from tests.support.agent import ScriptedAgent
+from tests.support.cards import CARD
+from tests.support.generations import generation
+from tests.support.processes import Process, free_address
+
+Stub = scheduler_pb2_grpc.SchedulerServiceStub
+
+
+@pytest.fixture
+def scheduler(dsn: str, tmp_path: Path) -> Iterator[Process]:
+    (tmp_path / "toy.toml").write_text(CARD)
+    address = free_address()
+    with Process(
+        "scheduler",
+        address,
+        tmp_path / "scheduler.log",
+        scheduler_listen=address,
+        postgres_dsn=dsn,
+        model_repository=tmp_path,
+        agent_grace_seconds=1.0,
+        max_queued=20,
+    ) as process:
+        yield process
+
+
+@pytest.fixture
+async def stub(scheduler: Process) -> AsyncIterator[Stub]:
+    async with grpc.aio.insecure_channel(scheduler.address) as channel:
+        yield Stub(channel)
+
+
+async def submit(stub: Stub, g: Generation | None = None, hash_: bytes = b"h") -> str:
+    message = generation_to(g or generation())
+    request = pb.SubmitGenerationRequest(generation=message, request_hash=hash_)
+    answer = await stub.SubmitGeneration(request, wait_for_ready=True)
+    return answer.generation.id
+
+
+async def read(stub: Stub, generation_id: str) -> generation_pb2.Generation:
+    request = pb.ReadGenerationRequest(tenant="local", id=generation_id)
+    answer: pb.ReadGenerationResponse = await stub.ReadGeneration(request, wait_for_ready=True)
+    return answer.generation
+
+
+async def ended(stub: Stub, generation_id: str) -> str:
+    """The final state that a watcher sees."""
+    request = pb.FollowGenerationRequest(tenant="local", id=generation_id)
+    async with asyncio.timeout(20):
+        async for answer in stub.FollowGeneration(request, wait_for_ready=True):
+            last = answer.generation
+    return generation_pb2.GenerationState.Name(last.state).removeprefix("GENERATION_STATE_")
+
+
+async def run_of(agent: ScriptedAgent) -> agent_pb2.Attempt:
+    return (await agent.expect("run")).run.attempt
+
+
+async def test_from_submit_to_success(scheduler: Process, stub: Stub) -> None:
+    made = await submit(stub)
+    assert (await read(stub, made)).progress.phase == generation_pb2.PHASE_QUEUED
+    async with ScriptedAgent(scheduler.address) as agent:
+        watching = asyncio.create_task(ended(stub, made))
+        attempt = await run_of(agent)
+        assert attempt.generation_id == made and attempt.device_id == "d0"
+        agent.say(
+            progress=agent_pb2.AttemptProgress(
+                attempt=attempt, phase=generation_pb2.PHASE_DENOISING, step=3, total_steps=4
+            )
+        )
+        while (await read(stub, made)).progress.step != 3:
+            await asyncio.sleep(0.01)
+        agent.succeed(attempt)
+        assert (await agent.expect("settled")).settled.accepted
+        assert await watching == "SUCCEEDED"
+    found = await read(stub, made)
+    assert found.attempt == 1 and found.results[0].object_key == "results/k.png"
+
+
+async def test_a_model_is_loaded_before_its_generation_runs(scheduler: Process, stub: Stub) -> None:
+    await submit(stub)
+    async with ScriptedAgent(scheduler.address, resident=()) as agent:
+        load = (await agent.expect("load_model")).load_model
+        assert (load.device_id, load.model) == ("d0", "toy")
+        assert load.epoch == agent.welcome.epoch
+        await agent.quiet()
+        agent.say(model_changed=agent_pb2.ModelChanged(device_id="d0", model="toy", resident=True))
+        await run_of(agent)
+
+
+async def test_same_key_and_body_is_the_same_generation(stub: Stub) -> None:
+    first = await submit(stub, generation(request_id="k"))
+    assert await submit(stub, generation(request_id="k")) == first
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await submit(stub, generation(request_id="k", request_hash=b"other"), b"other")
+    assert refused.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    assert first in (refused.value.details() or "")
+
+
+async def test_a_full_queue_says_when_to_come_again(stub: Stub) -> None:
+    await asyncio.gather(*(submit(stub) for _ in range(20)))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await submit(stub)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_cancel_of_a_running_one_goes_to_its_agent(scheduler: Process, stub: Stub) -> None:
+    made = await submit(stub)
+    async with ScriptedAgent(scheduler.address) as agent:
+        attempt = await run_of(agent)
+        await stub.StopGeneration(pb.StopGenerationRequest(tenant="local", id=made))
+        assert (await agent.expect("cancel")).cancel.attempt == attempt
+        agent.fail(attempt, retryable=False, cancelled=True)
+        assert (await agent.expect("settled")).settled.accepted
+    assert await ended(stub, made) == "CANCELLED"
+
+
+async def test_cancel_of_a_queued_one_ends_it(stub: Stub) -> None:
+    made = await submit(stub)
+    await stub.StopGeneration(pb.StopGenerationRequest(tenant="local", id=made))
+    assert await ended(stub, made) == "CANCELLED"
+
+
+async def test_a_failure_is_tried_again_or_told(scheduler: Process, stub: Stub) -> None:
+    made = await submit(stub)
+    async with ScriptedAgent(scheduler.address) as agent:
+        agent.fail(await run_of(agent), retryable=True)
+        await agent.expect("settled")
+        second = await run_of(agent)
+        assert second.generation_id == made
+        agent.fail(second, retryable=False)
+        await agent.expect("settled")
+    assert await ended(stub, made) == "FAILED"
+    assert (await read(stub, made)).failure.message == "as the script says"
+
+
+async def test_a_deadline_that_passes_ends_it(stub: Stub) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    assert await ended(stub, await submit(stub, generation(deadline=soon))) == "EXPIRED"
+
+
+async def test_an_agent_that_comes_back_keeps_its_attempts(scheduler: Process, stub: Stub) -> None:
+    made = await submit(stub)
+    async with ScriptedAgent(scheduler.address) as agent:
+        attempt = await run_of(agent)
+    async with ScriptedAgent(scheduler.address, attempts=[attempt]) as agent:
+        assert not agent.welcome.revoked
+        agent.succeed(attempt)
+        assert (await agent.expect("settled")).settled.accepted
+    assert (await read(stub, made)).attempt == 1
+
+
+async def test_an_agent_that_comes_back_empty_gets_the_work_again(
+    scheduler: Process, stub: Stub
+) -> None:
+    await submit(stub)
+    async with ScriptedAgent(scheduler.address) as agent:
+        first = await run_of(agent)
+    async with ScriptedAgent(scheduler.address) as agent:
+        second = await run_of(agent)
+        assert second.generation_id == first.generation_id
+        assert second.lease_token > first.lease_token
+
+
+async def test_a_zombie_s_result_is_refused(scheduler: Process, stub: Stub) -> None:
+    made = await submit(stub)
+    async with ScriptedAgent(scheduler.address) as agent:
+        old = await run_of(agent)
+    await asyncio.sleep(2.5)  # its agent stays away for longer than the grace
+    async with ScriptedAgent(scheduler.address, attempts=[old]) as agent:
+        assert list(agent.welcome.revoked) == [old]
+        new = await run_of(agent)
+        agent.succeed(old)
+        assert not (await agent.expect("settled")).settled.accepted
+        agent.succeed(new)
+        assert (await agent.expect("settled")).settled.accepted
+    assert (await read(stub, made)).attempt == 2
+
+
+async def test_a_killed_scheduler_takes_everything_up_again(scheduler: Process, stub: Stub) -> None:
+    running, queued = await submit(stub), await submit(stub)
+    async with ScriptedAgent(scheduler.address, capacity=110) as agent:
+        attempt = await run_of(agent)
+        assert attempt.generation_id == running
+        scheduler.kill()
+    scheduler.start()
+    async with ScriptedAgent(scheduler.address, capacity=110, attempts=[attempt]) as agent:
+        assert not agent.welcome.revoked
+        agent.succeed(attempt)
+        seen = [await agent.expect("settled"), await agent.expect("run")]
+        assert seen[0].settled.accepted and seen[1].run.attempt.generation_id == queued
+        agent.succeed(seen[1].run.attempt)
+        await agent.expect("settled")
+    assert [await ended(stub, g) for g in (running, queued)] == ["SUCCEEDED", "SUCCEEDED"]
+
+
+async def test_the_fleet_is_shown(scheduler: Process, stub: Stub) -> None:
+    await submit(stub)
+    async with ScriptedAgent(scheduler.address) as agent:
+        attempt = await run_of(agent)
+        answer: pb.ReadFleetResponse = await stub.ReadFleet(pb.ReadFleetRequest())
+        [device] = answer.devices
+        assert device.id == "d0" and list(device.resident_models) == ["toy"]
+        assert device.reserved_bytes == 110
+        assert list(device.running_generations) == [attempt.generation_id]

@@ -1,0 +1,76 @@
+"""Our own processes, started as `up` starts them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+
+def free_address() -> str:
+    """A loopback address that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{s.getsockname()[1]}"
+
+
+class Process:
+    """`python -m MODULE` with settings; its standard error goes to a file."""
+
+    def __init__(self, module: str, address: str, log: Path, **settings: object) -> None:
+        self.module, self.address, self.log = module, address, log
+        self._env = {f"ATELIER_{name.upper()}": str(value) for name, value in settings.items()}
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it, and wait until it says SERVING."""
+        with self.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", self.module], env={**os.environ, **self._env}, stderr=log
+            )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            assert self._child.poll() is None, f"{self.module} ended:\n{self.log.read_text()}"
+            with grpc.insecure_channel(self.address) as channel:
+                stub = health_pb2_grpc.HealthStub(channel)
+                try:
+                    answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
+                except grpc.RpcError:
+                    time.sleep(0.05)
+                    continue
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+        raise TimeoutError(f"{self.module} does not serve:\n{self.log.read_text()}")
+
+    def kill(self) -> None:
+        """SIGKILL: no goodbye."""
+        assert self._child
+        self._child.kill()
+        self._child.wait()
+
+    def stop(self) -> None:
+        """SIGTERM; its exit status must be 0."""
+        if self._child and self._child.poll() is None:
+            self._child.send_signal(signal.SIGTERM)
+            assert self._child.wait(timeout=15) == 0, self.log.read_text()
