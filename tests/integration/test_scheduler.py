@@ -67,6 +67,13 @@ async def ended(stub: Stub, generation_id: str) -> str:
     return generation_pb2.GenerationState.Name(last.state).removeprefix("GENERATION_STATE_")
 
 
+async def until_step(stub: Stub, generation_id: str, step: int) -> None:
+    request = pb.FollowGenerationRequest(tenant="local", id=generation_id)
+    async for answer in stub.FollowGeneration(request):
+        if answer.generation.progress.step == step:
+            return
+
+
 async def run_of(agent: ScriptedAgent) -> agent_pb2.Attempt:
     return (await agent.expect("run")).run.attempt
 
@@ -83,8 +90,7 @@ async def test_from_submit_to_success(scheduler: Process, stub: Stub) -> None:
                 attempt=attempt, phase=generation_pb2.PHASE_DENOISING, step=3, total_steps=4
             )
         )
-        while (await read(stub, made)).progress.step != 3:
-            await asyncio.sleep(0.01)
+        await until_step(stub, made, 3)
         agent.succeed(attempt)
         assert (await agent.expect("settled")).settled.accepted
         assert await watching == "SUCCEEDED"

@@ -7,9 +7,7 @@ from scheduler.sched import Bind, Load, Sched, Unload
 from scheduler.trace import decision_line, state_line
 from tests.support.cards import profile, toy_card
 
-CARDS = {
-    name: toy_card(name, profiles=profile(activation_bytes=10, batch_cap=4)) for name in "abc"
-}
+CARDS = {name: toy_card(name, profiles=profile(activation_bytes=10, batch_cap=4)) for name in "abc"}
 
 
 def ticket(name: str, model: str = "a", *, rows: int = 1, level: int = 1, at: float = 0) -> Ticket:

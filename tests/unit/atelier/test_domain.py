@@ -1,0 +1,56 @@
+from uuid import UUID
+
+import pytest
+
+from atelier.catalog import Catalog, ModelCard, Profile
+from atelier.generation import Event, State, advance, new_id, sources
+from tests.support.cards import CARD, toy_card
+
+
+def test_the_table_says_where_events_lead() -> None:
+    assert advance(State.QUEUED, Event.CLAIM) is State.RUNNING
+    assert advance(State.RUNNING, Event.REQUEUE) is State.QUEUED
+    assert advance(State.QUEUED, Event.PUBLISH) is None
+    assert sources(Event.CANCEL) == (State.QUEUED, State.RUNNING)
+
+
+def test_ids_are_uuid7_and_sort_by_time() -> None:
+    early, late = new_id(1_000.0, 2**74 - 1), new_id(1_000.001, 0)
+    assert early < late
+    assert {UUID(early).version, UUID(late).version} == {7}
+    assert UUID(early).variant == UUID(late).variant == "specified in RFC 4122"
+    assert int(UUID(late)) >> 80 == 1_000_001
+
+
+def test_step_seconds_are_linear_between_measured_points() -> None:
+    profile = Profile(1, 8, ((1, 0.1), (4, 0.4), (8, 0.6)))
+    assert [profile.seconds_of_step(n) for n in (1, 2, 6, 99)] == pytest.approx(
+        [0.1, 0.2, 0.5, 0.6]
+    )
+
+
+def test_an_unmeasured_shape_counts_as_the_largest_measured() -> None:
+    card = toy_card(profiles={"s": Profile(1, 8, ((1, 1.0),)), "l": Profile(9, 2, ((1, 2.0),))})
+    assert card.profile("unknown").activation_bytes_per_row == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("name = ", "Invalid"),
+        (CARD.replace('family = "sd"', ""), "family"),
+        (CARD.replace("[limits.steps]", "[limits.stairs]"), "steps"),
+        (CARD.replace("tokens = 32", "tokens = 32\nodd = 1"), "odd"),
+    ],
+)
+def test_a_wrong_card_says_what_is_wrong(text: str, what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        ModelCard.parse(text)
+
+
+def test_a_repository_without_cards_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match="no model cards"):
+        Catalog.read(tmp_path)
+    (tmp_path / "bad.toml").write_text("name = 1")
+    with pytest.raises(ValueError, match=r"bad\.toml"):
+        Catalog.read(tmp_path)

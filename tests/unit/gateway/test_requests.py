@@ -1,0 +1,169 @@
+"""Everything a caller can get wrong is named, all at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atelier.catalog import Catalog
+from atelier.errors import InvalidArgumentError
+from atelier.generation import Generation
+from atelier.spec import MAX_SEED
+from atelier.translate import time_to
+from atelier.v1 import generation_pb2 as pb
+from gateway.requests import checked_id, generation_of, page_of, page_token
+from tests.support.cards import toy_card
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ID = "019f3c3a-0000-7000-8000-000000000000"
+
+
+def resolve(request: pb.CreateGenerationRequest, path: str = "") -> Generation:
+    return generation_of(
+        request,
+        catalog=Catalog({"toy": toy_card()}),
+        tenant="local",
+        new_id=lambda: ID,
+        new_seed=lambda: 99,
+        now=NOW,
+        path=path,
+    )
+
+
+def request(model: str = "toy", **image: object) -> pb.CreateGenerationRequest:
+    spec = {"prompt": "a red circle", **image}
+    return pb.CreateGenerationRequest(model=model, image=pb.ImageSpec(**spec))  # type: ignore[arg-type]
+
+
+def fields_at_fault(r: pb.CreateGenerationRequest) -> list[str]:
+    with pytest.raises(InvalidArgumentError) as refused:
+        resolve(r)
+    return [violation.field for violation in refused.value.violations]
+
+
+def test_what_is_not_given_is_the_model_s_default() -> None:
+    spec = resolve(request()).spec
+    assert (spec.width, spec.height, spec.steps, spec.guidance, spec.count) == (64, 64, 20, 1.5, 1)
+    assert (spec.seed, spec.sampler) == (99, "ddim")
+
+
+def test_a_preset_stands_in_and_the_request_s_own_values_win() -> None:
+    r = request()
+    r.preset = "draft"
+    assert (resolve(r).spec.steps, resolve(r).spec.sampler) == (8, "euler")
+    r.image.steps = 3
+    assert resolve(r).spec.steps == 3
+
+
+@pytest.mark.parametrize(
+    ("image", "field"),
+    [
+        ({"prompt": ""}, "image.prompt"),
+        ({"prompt": " \n"}, "image.prompt"),
+        ({"prompt": "x" * 100_000}, "image.prompt"),
+        ({"prompt": "a\0b"}, "image.prompt"),
+        ({"negative_prompt": "x" * 5_000}, "image.negative_prompt"),
+        ({"width": 0}, "image.width"),
+        ({"width": -8}, "image.width"),
+        ({"width": 65}, "image.width"),
+        ({"height": 136}, "image.height"),
+        ({"steps": 0}, "image.steps"),
+        ({"steps": 10_000}, "image.steps"),
+        ({"guidance": float("nan")}, "image.guidance"),
+        ({"guidance": float("inf")}, "image.guidance"),
+        ({"guidance": 0.5}, "image.guidance"),
+        ({"seed": -1}, "image.seed"),
+        ({"seed": MAX_SEED + 1}, "image.seed"),
+        ({"count": 0}, "image.count"),
+        ({"count": 9}, "image.count"),
+        ({"sampler": "magic"}, "image.sampler"),
+    ],
+)
+def test_a_bad_field_is_named(image: dict[str, object], field: str) -> None:
+    assert fields_at_fault(request(**image)) == [field]
+
+
+def test_all_bad_fields_are_named_at_once() -> None:
+    r = request(width=0, steps=0, guidance=float("nan"))
+    r.request_id = "with spaces"
+    r.preset = "nobody"
+    r.labels[""] = "x"
+    r.priority = 77  # type: ignore[assignment]
+    r.deadline.CopyFrom(time_to(NOW - timedelta(seconds=1)))
+    assert set(fields_at_fault(r)) == {
+        "request_id", "labels", "priority", "deadline", "preset", "image.width", "image.steps",
+        "image.guidance",
+    }  # fmt: skip
+
+
+def test_the_path_says_where_the_request_lies() -> None:
+    with pytest.raises(InvalidArgumentError) as refused:
+        resolve(request(width=0), path="create.")
+    assert [v.field for v in refused.value.violations] == ["create.image.width"]
+
+
+def test_an_unknown_model_and_a_wrong_or_missing_spec() -> None:
+    assert fields_at_fault(request(model="nobody")) == ["model"]
+    assert fields_at_fault(pb.CreateGenerationRequest(model="toy")) == ["spec"]
+    video = pb.CreateGenerationRequest(model="toy", video=pb.VideoSpec(prompt="x"))
+    assert fields_at_fault(video) == ["spec"]
+
+
+@given(
+    st.builds(
+        pb.ImageSpec,
+        prompt=st.text(),
+        negative_prompt=st.text(),
+        width=st.integers(-(2**31), 2**31 - 1),
+        steps=st.integers(-(2**31), 2**31 - 1),
+        guidance=st.floats(),
+        seed=st.integers(-(2**63), 2**63 - 1),
+        sampler=st.text(),
+    )
+)
+def test_any_values_are_refused_or_within_the_limits(image: pb.ImageSpec) -> None:
+    card = toy_card()
+    try:
+        spec = resolve(pb.CreateGenerationRequest(model="toy", image=image)).spec
+    except InvalidArgumentError as refused:
+        assert refused.violations
+        return
+    for name, limit in card.limits.items():
+        assert limit.violation(getattr(spec, name), name) is None
+    assert spec.sampler in card.samplers and 0 <= spec.seed <= MAX_SEED
+
+
+def test_the_same_request_has_the_same_hash_and_another_has_not() -> None:
+    assert resolve(request()).request_hash == resolve(request()).request_hash
+    assert resolve(request()).request_hash != resolve(request(steps=5)).request_hash
+
+
+@pytest.mark.parametrize("bad", ["", "x", "../etc/passwd", ID[:-1], ID.replace("7", "4", 1)])
+def test_a_malformed_id_is_refused(bad: str) -> None:
+    with pytest.raises(InvalidArgumentError):
+        checked_id(bad)
+    assert checked_id(ID.upper()) == ID
+
+
+def test_a_page_token_belongs_to_its_query() -> None:
+    query = pb.ListGenerationsRequest(filter=pb.GenerationFilter(model="toy"))
+    assert page_of(query, "local") == (50, "")
+    token = page_token(query, "local", ID)
+    next_page = pb.ListGenerationsRequest(filter=query.filter, page_token=token, page_size=7)
+    assert page_of(next_page, "local") == (7, ID)
+    for other in (
+        pb.ListGenerationsRequest(page_token=token),
+        pb.ListGenerationsRequest(page_token="nonsense"),
+        pb.ListGenerationsRequest(page_token="é"),
+        pb.ListGenerationsRequest(page_token="W10="),
+        pb.ListGenerationsRequest(page_size=-1),
+        pb.ListGenerationsRequest(page_size=1001),
+        pb.ListGenerationsRequest(filter=pb.GenerationFilter(states=[0])),
+    ):
+        with pytest.raises(InvalidArgumentError):
+            page_of(other, "local")
+    with pytest.raises(InvalidArgumentError):
+        page_of(next_page, "other tenant")
