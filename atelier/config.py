@@ -29,10 +29,8 @@ LoopbackAddress = Annotated[str, AfterValidator(_loopback)]
 
 
 def model_repository() -> Path:
-    """The Triton model repository that came with the code: in the wheel, or in the checkout."""
-    package = Path(atelier.__file__).parent
-    packed = package / "_triton_repo"
-    return packed if packed.is_dir() else package.parent / "triton_repo"
+    """The Triton model repository beside the code, in a checkout as in an installed wheel."""
+    return Path(atelier.__file__).parent.parent / "triton_repo"
 
 
 class _Settings(BaseSettings):
