@@ -1,0 +1,120 @@
+"""A Triton without processes, and an object store in a dict: no sockets, no sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from agent.triton import StepRows
+from atelier.catalog import ModelCard
+from atelier.errors import ExecutionError, UnavailableError
+
+
+class FakeTriton:
+    """The port's verbs over numpy. A step waits for `gate` where there is one.
+
+    The "model" depends on every input, row by row, as a real one does: a row's result shows
+    whether it was given its own timestep, guidance and coefficients.
+    """
+
+    def __init__(self) -> None:
+        self.loaded: set[str] = set()
+        self.batches: list[tuple[str, int]] = []  # (model, rows) of each step
+        self.fail: Callable[[str, Any], Exception | None] = lambda _verb, _what: None
+        self.before_step: Callable[[], None] = lambda: None
+        self.poison = False
+        self.alive = True
+        self.log: list[str] = []
+
+    async def live(self) -> bool:
+        self._check("live", None)
+        return self.alive
+
+    async def resident(self) -> frozenset[str]:
+        self._check("resident", None)
+        return frozenset(self.loaded)
+
+    async def load(self, model: str) -> None:
+        self._check("load", model)
+        self.log.append(f"load {model}")
+        self.loaded.add(model)
+
+    async def unload(self, model: str) -> None:
+        self._check("unload", model)
+        self.log.append(f"unload {model}")
+        self.loaded.discard(model)
+
+    async def encode_text(self, card: ModelCard, ids: Any) -> Any:
+        await asyncio.sleep(0)
+        self._check("encode_text", card.name)
+        wide = np.repeat(ids[:, :, None], card.text.width, axis=2)
+        return (wide / 50_000).astype(np.float32)
+
+    async def step(self, card: ModelCard, shape: str, rows: StepRows) -> Any:
+        await asyncio.sleep(0)
+        self.before_step()
+        self._check("step", (card, shape, rows))
+        self.batches.append((card.name, len(rows.latents)))
+        lengths = {len(array) for array in vars(rows).values()}
+        assert len(lengths) == 1, "every input has the same rows"
+        assert all(array.dtype == np.float32 for array in vars(rows).values())
+
+        def wide(column: Any) -> Any:
+            return column.reshape(-1, 1, 1, 1)
+
+        s, p, q, a, b, c = (wide(rows.coefficients[:, i]) for i in range(6))
+        # Plain arithmetic only: sums and tanh may round otherwise in another batch.
+        told = wide(rows.text_embeddings[:, 1, 1, 0] + 0.1 * rows.guidance[:, 0])
+        x = s * rows.latents + told
+        m = x / (1 + np.abs(x)) * wide(rows.timestep[:, 0]) / 1000
+        denoised = p * rows.latents + q * m
+        latents = a * rows.latents + b * denoised + c * rows.denoised_prev
+        if self.poison:
+            latents[0] = np.nan
+        return latents.astype(np.float32), denoised.astype(np.float32)
+
+    async def decode(self, card: ModelCard, latents: Any) -> Any:
+        await asyncio.sleep(0)
+        self._check("decode", card.name)
+        large = latents[:, :3].repeat(card.latents.downscale, 2).repeat(card.latents.downscale, 3)
+        pixels = np.clip(large.transpose(0, 2, 3, 1) * 64 + 128, 0, 255)
+        return pixels.astype(np.uint8)
+
+    async def close(self) -> None:
+        self.log.append("close")
+
+    def _check(self, verb: str, what: Any) -> None:
+        if error := self.fail(verb, what):
+            raise error
+
+
+class DictStore:
+    """An object store in a dict; `broken` says that it is away."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.broken = False
+
+    def put(self, key: str, data: bytes, content_type: str) -> None:
+        if self.broken:
+            raise UnavailableError("the object store is away")
+        self.objects[key] = data
+
+
+def unavailable() -> ExecutionError:
+    """What a dead Triton gives."""
+    return ExecutionError("the device does not answer", retryable=True, reason="DEVICE_UNAVAILABLE")
+
+
+class Ticks:
+    """A clock that goes one second further each time it is read."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
