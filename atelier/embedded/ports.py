@@ -1,0 +1,75 @@
+"""Ports that stay the same from run to run.
+
+Chosen below the range that the kernel gives to outgoing connections, so that no connection of
+somebody else's sits on a part's port while the part restarts.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from atelier.embedded.part import PartError
+
+HOST = "127.0.0.1"
+RANGE = range(20_000, 32_000)
+_TRIES = 200
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on `port` of loopback now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+class PortBook:
+    """Remembers in a file which port each part has."""
+
+    def __init__(self, path: Path, rng: Random, free: Callable[[int], bool] = is_free) -> None:
+        self._path = path
+        self._rng = rng
+        self._free = free
+        self._ports: dict[str, int] = {}
+        if path.exists():
+            self._ports = {
+                str(name): int(port) for name, port in json.loads(path.read_text()).items()
+            }
+
+    def look(self, name: str) -> int | None:
+        """The port that `name` had last."""
+        return self._ports.get(name)
+
+    def take(self, name: str, wanted: int | None = None) -> int:
+        """A free port for `name`: the one that is wanted, else the one it had, else a new one.
+
+        Raises:
+            PartError: the wanted port is taken.
+        """
+        if wanted is not None:
+            if not self._free(wanted):
+                raise PartError(f"port {wanted} is taken: give {name} another, or none")
+            port = wanted
+        else:
+            had = self._ports.get(name)
+            port = had if had is not None and self._free(had) else self._draw()
+        self._ports[name] = port
+        return port
+
+    def save(self) -> None:
+        self._path.write_text(json.dumps(self._ports, indent=2, sort_keys=True) + "\n")
+
+    def _draw(self) -> int:
+        taken = set(self._ports.values())
+        for _ in range(_TRIES):
+            port = self._rng.choice(RANGE)
+            if port not in taken and self._free(port):
+                return port
+        raise PartError(f"no free port found between {RANGE.start} and {RANGE.stop}")

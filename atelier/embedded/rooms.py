@@ -1,0 +1,73 @@
+"""Our own processes: scheduler, agent and gateway, started as they are in production, by
+`python -m ROOM` with settings from the environment (atelier/config.py)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+import atelier
+from atelier.embedded.part import Command, NotReadyError, Part
+from atelier.v1 import fleet_pb2, scheduler_pb2, scheduler_pb2_grpc
+
+PROBE_SECONDS = 2.0
+
+
+@dataclass
+class Room(Part):
+    """A process of ours that says by gRPC's health service how it is."""
+
+    name: str
+    address: str
+    settings: Mapping[str, str]
+    folder: Path
+    needs: tuple[str, ...] = ()
+    start_seconds = 30.0
+
+    def command(self) -> Command:
+        # -P: a scheduler.py in the current folder is not our scheduler.
+        code = str(Path(atelier.__file__).parents[1])
+        path = os.pathsep.join(filter(None, (code, os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **self.settings}
+        return Command((sys.executable, "-P", "-m", self.name), self.folder, environment)
+
+    def probe(self) -> None:
+        with grpc.insecure_channel(self.address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            try:
+                answer = health.Check(health_pb2.HealthCheckRequest(), timeout=PROBE_SECONDS)
+            except grpc.RpcError as error:
+                raise NotReadyError(f"no answer at {self.address}: {error.details()}") from error
+        if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            state = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+            raise NotReadyError(f"the {self.name} at {self.address} says {state}")
+
+
+@dataclass
+class Agent(Room):
+    """The agent listens to nobody: it is ready when the scheduler can use its devices."""
+
+    scheduler: str = ""
+    devices: tuple[str, ...] = ()
+
+    def probe(self) -> None:
+        with grpc.insecure_channel(self.scheduler) as channel:
+            fleet = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+            try:
+                answer = fleet.ReadFleet(scheduler_pb2.ReadFleetRequest(), timeout=PROBE_SECONDS)
+            except grpc.RpcError as error:
+                raise NotReadyError(f"the scheduler does not answer: {error.details()}") from error
+        known = {device.id: device for device in answer.devices}
+        for name in self.devices:
+            if name not in known:
+                raise NotReadyError(f"the scheduler does not know device {name}")
+            device = known[name]
+            if device.state != fleet_pb2.DEVICE_STATE_READY:
+                state = fleet_pb2.DeviceState.Name(device.state)
+                raise NotReadyError(f"device {name} is {state}: {device.reason or 'no reason'}")

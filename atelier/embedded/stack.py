@@ -1,0 +1,163 @@
+"""All parts of one machine's stack, with their addresses and secrets put together.
+
+postgres ──> scheduler ──> agent
+s3, triton-0, triton-1 ... ──^
+             scheduler ──> gateway <── s3 (it signs URLs)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from random import SystemRandom
+
+from atelier.config import model_repository
+from atelier.embedded.part import Part
+from atelier.embedded.ports import PortBook, is_free
+from atelier.embedded.postgres import Postgres
+from atelier.embedded.rooms import Agent, Room
+from atelier.embedded.s3 import BUCKET, PORTS, ObjectStore
+from atelier.embedded.state import StateDir
+from atelier.embedded.triton import Triton
+
+DEVICE_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """What a user may choose."""
+
+    devices: int = 1
+    device_bytes: int = DEVICE_BYTES
+    gateway_port: int | None = None
+    rooms: bool = True  # False: only what is not ours (tests of the parts)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Every part, those that are needed first."""
+
+    parts: tuple[Part, ...]
+    gateway: str
+    devices: int
+
+
+def build(state: StateDir, options: StackOptions, *, keep_ports: bool = False) -> Stack:
+    """Put a stack together; nothing is started.
+
+    Args:
+        keep_ports: take the ports of a stack that runs as they are, to look at it from outside.
+
+    Raises:
+        PartError: a port that was asked for is taken.
+    """
+    book = PortBook(state.ports, SystemRandom(), (lambda _: True) if keep_ports else is_free)
+    secrets = state.secrets()
+    repository = model_repository()
+    threads = max(1, (os.cpu_count() or 1) // options.devices)
+
+    postgres = Postgres(
+        state.root / "postgres", book.take("postgres"), secrets["postgres_password"]
+    )
+    store = ObjectStore(
+        state.root / "s3",
+        {server: book.take(server) for server in PORTS},
+        secrets["s3_access_key"],
+        secrets["s3_secret_key"],
+        secrets["s3_inner_key"],
+    )
+    tritons = [
+        Triton(
+            index,
+            state.root / "triton" / str(index),
+            repository,
+            book.take(f"triton-{index}"),
+            secrets["triton_admin_key"],
+            threads,
+        )
+        for index in range(options.devices)
+    ]
+    scheduler = f"127.0.0.1:{book.take('scheduler')}"
+    gateway = f"127.0.0.1:{book.take('gateway', options.gateway_port)}"
+    if not keep_ports:
+        book.save()
+    parts: tuple[Part, ...] = (postgres, store, *tritons)
+    if options.rooms:
+        parts += _rooms(state, options, postgres, store, tritons, scheduler, gateway)
+    return Stack(parts, gateway, options.devices)
+
+
+def _rooms(
+    state: StateDir,
+    options: StackOptions,
+    postgres: Postgres,
+    store: ObjectStore,
+    tritons: list[Triton],
+    scheduler: str,
+    gateway: str,
+) -> tuple[Part, ...]:
+    results = {
+        "ATELIER_S3_ENDPOINT": store.address,
+        "ATELIER_S3_ACCESS_KEY": store.access_key,
+        "ATELIER_S3_SECRET_KEY": store.secret_key,
+        "ATELIER_S3_BUCKET": BUCKET,
+        "ATELIER_S3_SECURE": "false",
+    }
+    hardware = cpu_name()
+    devices = [
+        {
+            "id": f"cpu-{triton.index}",
+            "triton_address": triton.address,
+            "capacity_bytes": options.device_bytes,
+            "hardware": hardware,
+        }
+        for triton in tritons
+    ]
+    brain = Room(
+        "scheduler",
+        scheduler,
+        {"ATELIER_SCHEDULER_LISTEN": scheduler, "ATELIER_POSTGRES_DSN": postgres.dsn},
+        state.root,
+        needs=(postgres.name,),
+    )
+    hands = Agent(
+        "agent",
+        f"-> {scheduler}",
+        {
+            **results,
+            "ATELIER_SCHEDULER_ADDRESS": scheduler,
+            "ATELIER_NODE": socket.gethostname(),
+            "ATELIER_DEVICES": json.dumps(devices),
+            "ATELIER_TRITON_ADMIN_KEY": tritons[0].admin_key,
+        },
+        state.root,
+        needs=("scheduler", store.name, *(triton.name for triton in tritons)),
+        scheduler=scheduler,
+        devices=tuple(str(device["id"]) for device in devices),
+    )
+    door = Room(
+        "gateway",
+        gateway,
+        {
+            **results,
+            "ATELIER_GATEWAY_LISTEN": gateway,
+            "ATELIER_SCHEDULER_ADDRESS": scheduler,
+        },
+        state.root,
+        needs=("scheduler", store.name),
+    )
+    return brain, hands, door
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What this machine's processor calls itself."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
