@@ -39,6 +39,8 @@ class Checkpoint:
             OSError: a part is missing.
             ValueError: the denoiser takes more than this exporter gives it.
         """
+        if not (folder / "model_index.json").is_file():
+            raise FileNotFoundError(f"{folder}: no model_index.json: not a folder of diffusers'")
         _quieten()
         pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32, low_cpu_mem_usage=False
