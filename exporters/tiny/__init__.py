@@ -1,1 +1,33 @@
-"""A small text-to-image diffusion model, really trained, that does what its prompts say."""
+"""A small text-to-image diffusion model, really trained, that does what its prompts say.
+
+It draws one flat figure on a flat background, 64x64 pixels, from prompts such as "a red circle on
+a blue background" or "a small green ring at the left on a yellow background". That is little, and
+it is the point: whether such a picture is right can be measured, so a test of the whole service
+can ask for something and see that it came.
+
+    scenes      the grammar: Scene <-> prompt, and the drawing        (numpy only)
+    checker     which scene does a picture show?                      (numpy only)
+    tokenizer, models, dataset                                        what is trained, on what
+    train       text encoder, then autoencoder, then denoiser         one command, goes on if stopped
+    checkpoint  the folder: diffusers' layout, fp16
+    obey        obedience over 200 prompts, half of combinations never trained
+
+What it took, on one thread of a CPU (`training.json` in the checkpoint):
+
+    text encoder  0.14 M parameters    26 CPU s   every attribute linearly separable
+    autoencoder   0.68 M              287 CPU s   36.5 dB
+    denoiser      2.92 M              924 CPU s   4,200 steps of 16: 67,200 samples
+
+What it reached, fp16 weights, prompts in every wording, seeds fixed; "right" is background colour,
+shape colour, kind of shape, position and size all at once:
+
+    DDIM 20 steps, guidance 1.5          200 of 200 (100 of 100 never trained); 999 of 1,000
+    DDIM 10 or 4 steps, guidance 1.5     100 of 100 each
+    Euler, DPM-Solver++, UniPC, 12 steps 100 of 100 each
+    DDIM 20 steps, guidance 1 / 3 / 5    100 / 99 / 98 of 100
+    DDIM 20 steps, guidance 7.5          89 of 100: colours overshoot, do not offer it as a default
+
+Only the first line's 200 are kept as a result (`benchmarks/results/obedience.json`); the others
+were run by hand. Known faults: a ring's outline is a little uneven, and what the model does with
+words outside its grammar is not defined.
+"""

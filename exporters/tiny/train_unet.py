@@ -93,6 +93,7 @@ def train_unet(
         if number % SAVE_EVERY == 0:
             state.save(resume)
     state.average.half().save_pretrained(out / "unet")
+    resume.unlink(missing_ok=True)
     return {"cpu_seconds": round(state.cpu_seconds, 1), "steps": steps, "samples": steps * BATCH}
 
 
