@@ -8,7 +8,7 @@ can ask for something and see that it came.
     scenes      the grammar: Scene <-> prompt, and the drawing        (numpy only)
     checker     which scene does a picture show?                      (numpy only)
     tokenizer, models, dataset                                        what is trained, on what
-    train       text encoder, then autoencoder, then denoiser         one command, goes on if stopped
+    train       text encoder, then autoencoder, then denoiser         goes on if stopped
     checkpoint  the folder: diffusers' layout, fp16
     obey        obedience over 200 prompts, half of combinations never trained
 
