@@ -85,8 +85,8 @@ class Triton(Part):
         libraries = (wheel.parents[1] / "nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR"))
         environment = minimal_environment(
             LD_LIBRARY_PATH=os.pathsep.join(map(str, libraries)),
-            PYTHONPATH=sysconfig.get_path("purelib"),  # the stub's Python knows no environment
-            PYTHONHOME=sys.base_prefix,
+            # The stub's Python finds its packages by the `python3` that is first on PATH.
+            PATH=os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", ""))),
             PYTHONDONTWRITEBYTECODE="1",
             OMP_NUM_THREADS=str(self.threads),
             OPENBLAS_NUM_THREADS="1",
