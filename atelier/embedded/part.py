@@ -45,10 +45,11 @@ class Part(ABC):
     """
 
     name: str
-    address: str
+    address: str  # empty: it listens to nobody
     needs: tuple[str, ...] = ()  # names of the parts that must answer before this one is started
     start_seconds = 60.0  # for its first answer
     stop_signal = signal.SIGTERM
+    orphan_signal = signal.SIGTERM  # from the kernel, should we die before it
     stop_seconds = 10.0  # from the signal to the kill
 
     def prepare(self) -> None:

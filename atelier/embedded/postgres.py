@@ -46,6 +46,7 @@ class Postgres(Part):
     password: str
     name: str = "postgres"
     stop_signal = signal.SIGINT  # "fast": ends sessions, writes a checkpoint, goes
+    orphan_signal = signal.SIGINT
 
     def __post_init__(self) -> None:
         self.address = f"127.0.0.1:{self.port}"

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sysconfig
 from dataclasses import dataclass
 from io import BytesIO
@@ -45,6 +46,7 @@ class ObjectStore(Part):
     inner_key: str
     name: str = "s3"
     stop_seconds = 1.0  # see above
+    orphan_signal = signal.SIGKILL
 
     def __post_init__(self) -> None:
         self.address = f"127.0.0.1:{self.ports['s3']}"

@@ -126,7 +126,7 @@ def _rooms(
     )
     hands = Agent(
         "agent",
-        f"-> {scheduler}",
+        "",
         {
             **results,
             "ATELIER_SCHEDULER_ADDRESS": scheduler,

@@ -46,8 +46,7 @@ class PartRecord:
     state: str  # waiting | starting | ready | restarting | stopping | stopped | failed
     restarts: int
 
-    @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         return self.pid is not None and processes.is_alive(self.pid, self.started)
 
 
@@ -61,8 +60,7 @@ class StackRecord:
     devices: int
     parts: tuple[PartRecord, ...]
 
-    @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         return processes.is_alive(self.pid, self.started)
 
 
@@ -133,7 +131,7 @@ class StateDir:
     def end_strays(self) -> list[str]:
         """End parts that an earlier `up` left behind; their names. Only under the lock."""
         record = self.read()
-        parts = record.parts if record else ()
+        parts = reversed(record.parts) if record else ()  # clients before their servers
         return [p.name for p in parts if p.pid is not None and processes.end(p.pid, p.started)]
 
 

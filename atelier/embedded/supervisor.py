@@ -139,10 +139,9 @@ class Keeper:
     async def _spawn(self) -> None:
         command = self.part.command()
         identity = f"{command.run_as.uid}:{command.run_as.gid}" if command.run_as else "-"
-        # If we are killed, the kernel passes the part's own stop signal on to it.
         launcher = (
             sys.executable, "-I", "-S", launch.__file__, str(os.getpid()),
-            str(int(self.part.stop_signal)), identity,
+            str(int(self.part.orphan_signal)), identity,
         )  # fmt: skip
         with open_log(self.log, f"start of {self.part.name}", datetime.now().astimezone()) as log:
             self._process = await asyncio.create_subprocess_exec(

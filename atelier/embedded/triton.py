@@ -82,6 +82,7 @@ class Triton(Part):
         }
         argv = [str(wheel / "bin" / "tritonserver")]
         argv += [f"--{name}={value}" for name, value in options.items()]
+        argv += ["--disable-auto-complete-config"]  # ours are complete; a load is 1.3 s shorter
         libraries = (wheel.parents[1] / "nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR"))
         environment = minimal_environment(
             LD_LIBRARY_PATH=os.pathsep.join(map(str, libraries)),

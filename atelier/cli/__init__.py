@@ -1,0 +1,1 @@
+"""The command line: `atelier up | down | ps | generate | doctor`."""

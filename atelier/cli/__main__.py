@@ -1,0 +1,121 @@
+"""`atelier`: the commands and their options. What they do is in a module each."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from atelier.cli import doctor as doctor_
+from atelier.cli import ps as ps_
+from atelier.cli.generate import Wish
+from atelier.cli.generate import generate as generate_
+from atelier.cli.problems import INTERRUPTED, ProblemError
+from atelier.cli.up import DEFAULT_STATE_DIR, UpOptions
+from atelier.cli.up import up as up_
+from atelier.cli.where import gateway_address
+from atelier.embedded.stack import StackOptions
+
+app = typer.Typer(
+    help="Diffusion models as a service: a prompt goes in, pictures come out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+StateDirOption = Annotated[
+    Path, typer.Option("--state-dir", envvar="ATELIER_STATE_DIR", help="Where a stack keeps all.")
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="A folder, or a file.")]
+
+
+@app.command()
+def up(
+    devices: Annotated[int, typer.Option(min=1, max=16, help="How many, each with a Triton.")] = 1,
+    device_memory: Annotated[float, typer.Option(min=0.1, help="GiB that each may use.")] = 2.0,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+    gateway_port: Annotated[int | None, typer.Option(help="Else a free one, remembered.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Draw this first, then serve.")] = None,
+    once: Annotated[
+        str | None, typer.Option(help="Draw this, then stop.", metavar="PROMPT")
+    ] = None,
+    out: OutOption = Path("out"),
+) -> None:
+    """Start every part on this machine, and serve until Ctrl-C."""
+    if prompt is not None and once is not None:
+        raise typer.BadParameter("give --prompt or --once, not both")
+    stack = StackOptions(devices, int(device_memory * 2**30), gateway_port)
+    wanted = once if once is not None else prompt
+    raise typer.Exit(up_(UpOptions(state_dir, stack, wanted, once is not None, out), Console()))
+
+
+@app.command()
+def down(state_dir: StateDirOption = DEFAULT_STATE_DIR) -> None:
+    """Stop the `atelier up` that runs here."""
+    raise typer.Exit(ps_.down(state_dir, Console()))
+
+
+@app.command()
+def ps(state_dir: StateDirOption = DEFAULT_STATE_DIR) -> None:
+    """Show every part, every device and every queue."""
+    raise typer.Exit(ps_.ps(state_dir, Console()))
+
+
+@app.command()
+def doctor(state_dir: StateDirOption = DEFAULT_STATE_DIR) -> None:
+    """Check everything, and say what to do about what is wrong."""
+    raise typer.Exit(doctor_.doctor(state_dir, Console()))
+
+
+@app.command()
+def generate(
+    prompt: str,
+    model: Annotated[str, typer.Option(help="Else the first that makes pictures.")] = "",
+    negative: Annotated[str, typer.Option(help="What it should not show.")] = "",
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, or one number.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoise steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="How strictly to obey.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed, the same picture.")] = None,
+    n: Annotated[int | None, typer.Option("--n", "-n", help="How many pictures.")] = None,
+    out: OutOption = Path("out"),
+    address: Annotated[
+        str | None, typer.Option(envvar="ATELIER_ADDRESS", help="A gateway, host:port.")
+    ] = None,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Draw PROMPT."""
+    width, height = parse_size(size)
+    wish = Wish(prompt, model, negative, width, height, steps, guidance, seed, n)
+    try:
+        where = gateway_address(address, state_dir)
+        asyncio.run(generate_(where, wish, out, Console()))
+    except ProblemError as error:
+        complaint = Console(stderr=True)
+        for line in error.lines:
+            complaint.print(f"[red]{escape(line)}[/]", soft_wrap=True, highlight=False)
+        raise typer.Exit(error.status) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(INTERRUPTED) from error
+
+
+def parse_size(size: str | None) -> tuple[int | None, int | None]:
+    """512x768 or 512 (a square)."""
+    if size is None:
+        return None, None
+    width, _, height = size.lower().partition("x")
+    try:
+        return int(width), int(height or width)
+    except ValueError as error:
+        raise typer.BadParameter(f"--size {size}: say 512x768, or 512 for a square") from error
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

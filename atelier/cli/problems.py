@@ -1,0 +1,56 @@
+"""Errors for a person: what is wrong, line by line, and the exit status. Never a traceback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+
+from atelier.errors import AtelierError
+from atelier.status import from_rpc_error
+from atelier.v1 import generation_pb2
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses
+_BAD_INPUT_CODES = {"INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "OUT_OF_RANGE"}
+
+
+@dataclass
+class ProblemError(Exception):
+    """What went wrong, for a person to read."""
+
+    lines: list[str]
+    status: int = FAILED
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def of_call(error: grpc.aio.AioRpcError, address: str) -> ProblemError:
+    """Why a call to the gateway failed."""
+    known = from_rpc_error(error)
+    if known is not None:
+        return _of_known(known)
+    if error.code() == grpc.StatusCode.UNAVAILABLE:
+        return ProblemError(
+            [
+                f"nothing answers at {address} ({error.details()})",
+                "start it with `atelier up`, or ask `atelier doctor` what is wrong",
+            ]
+        )
+    status = BAD_INPUT if error.code().name in _BAD_INPUT_CODES else FAILED
+    return ProblemError([f"{error.code().name}: {error.details()}"], status)
+
+
+def of_generation(generation: generation_pb2.Generation) -> ProblemError:
+    """Why a generation that was accepted has no results."""
+    state = generation_pb2.GenerationState.Name(generation.state)
+    ended = state.removeprefix("GENERATION_STATE_").lower()
+    message = generation.failure.message or "no reason was given"
+    return ProblemError([f"the generation {generation.id} {ended}: {message}"])
+
+
+def _of_known(error: AtelierError) -> ProblemError:
+    lines = [f"{v.field}: {v.description}" for v in error.violations] or [error.message]
+    if error.retry_after_seconds is not None:
+        lines.append(f"it may work in {error.retry_after_seconds:g} s")
+    return ProblemError(lines, BAD_INPUT if error.code in _BAD_INPUT_CODES else FAILED)
