@@ -1,0 +1,65 @@
+# What can be done here. Anything longer than a line is in scripts/.
+
+PROMPT ?= a red circle on a blue background
+DEVICES ?= 1
+STATE_DIR ?= .state
+ONCE ?=
+export PROMPT PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help run test verify stubs lint format types train-tiny-image export-tiny-image obey \
+	test-wheel lock clean
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 20
+	@echo
+	@echo 'make run PROMPT="a green star" DEVICES=2 ONCE=1 STATE_DIR=.state PYTHON=python3.12'
+
+run: .venv/.embedded ## start everything, draw PROMPT, serve until Ctrl-C (ONCE=1: stop after it)
+	@.venv/bin/atelier up --devices $(DEVICES) --state-dir "$(STATE_DIR)" \
+		$(if $(ONCE),--once,--prompt) "$$PROMPT"
+
+test: .venv/.dev ## run every check and every test
+	@scripts/check.sh
+
+verify: .venv/.dev ## rebuild what is generated and compare it; lint the contract
+	@scripts/verify.sh
+
+stubs: .venv/.dev ## compile protos/ to atelier/v1
+	@scripts/stubs.sh .
+
+lint: .venv/.dev ## ruff and the import rules
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports
+
+format: .venv/.dev ## let ruff put the code in form
+	@.venv/bin/ruff check --fix . && .venv/bin/ruff format .
+
+types: .venv/.dev ## mypy, strict
+	@.venv/bin/mypy
+
+train-tiny-image: .venv/.dev ## train checkpoints/tiny-image again (about half an hour)
+	@.venv/bin/python -m exporters.tiny.train --out checkpoints/tiny-image
+
+export-tiny-image: .venv/.dev ## checkpoints/tiny-image -> triton_repo
+	@.venv/bin/python -m exporters export checkpoints/tiny-image --name tiny-image
+
+obey: .venv/.dev ## measure how well tiny-image does what prompts say
+	@.venv/bin/python -m exporters.tiny.obey --checkpoint checkpoints/tiny-image
+
+test-wheel: ## build the wheel, install it elsewhere, and draw with it
+	@scripts/test_wheel.sh
+
+lock: .venv/.dev ## write locks/ again from pyproject.toml
+	@scripts/lock.sh
+
+clean: ## remove what can be made again; pictures and .state stay
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# Stamps: installing is repeated only when what it depends on has changed.
+.venv/.embedded: pyproject.toml locks/embedded.txt
+	@scripts/install.sh locks/embedded.txt
+	@touch $@
+
+.venv/.dev: pyproject.toml locks/dev.txt
+	@scripts/install.sh locks/dev.txt
+	@touch $@ .venv/.embedded

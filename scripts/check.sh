@@ -1,0 +1,18 @@
+#!/bin/sh
+# Every check, the quick ones first. Stops at the first that fails.
+set -eu
+bin=.venv/bin
+
+heading() { printf '\n==== %s ====\n' "$1"; }
+
+heading "lint"
+$bin/ruff check .
+$bin/ruff format --check .
+heading "types"
+$bin/mypy
+heading "import rules"
+$bin/lint-imports
+heading "contract and generated files"
+scripts/verify.sh
+heading "tests"
+exec $bin/pytest ${PYTEST_ARGS:-}

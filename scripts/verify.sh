@@ -1,0 +1,24 @@
+#!/bin/sh
+# Everything that is generated and committed is rebuilt and compared; the contract is linted.
+set -eu
+bin=$PWD/.venv/bin
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+echo "stubs"
+scripts/stubs.sh "$work"
+for built in "$work"/atelier/v1/*; do
+    diff -u "atelier/v1/$(basename "$built")" "$built" || {
+        echo "the stubs differ from the protos: run make stubs" >&2
+        exit 1
+    }
+done
+
+echo "buf lint"
+site=$("$bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+"$bin/python" -m grpc_tools.protoc --proto_path=protos --proto_path="$site" --include_imports \
+    --include_source_info --descriptor_set_out="$work/image.binpb" protos/atelier/v1/*.proto
+"$bin/buf" lint "$work/image.binpb#format=binpb" --config buf.yaml
+
+echo "model repository"
+"$bin/python" -m exporters verify

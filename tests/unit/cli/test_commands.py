@@ -1,0 +1,80 @@
+"""The commands as a person calls them, where nothing runs."""
+
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from atelier.cli import hints
+from atelier.cli.__main__ import app, parse_size
+from atelier.cli.generate import Wish, describe
+from atelier.v1 import generation_pb2, model_pb2
+
+run = CliRunner().invoke
+
+
+def test_size() -> None:
+    assert parse_size("512x768") == (512, 768)
+    assert parse_size("64") == (64, 64)
+    assert parse_size(None) == (None, None)
+
+
+@pytest.mark.parametrize("size", ["x", "big", "64x64x64"])
+def test_a_size_that_is_none_is_refused(size: str) -> None:
+    with pytest.raises(typer.BadParameter, match="512x768"):
+        parse_size(size)
+
+
+def test_generate_without_a_stack_says_how_to_start_one(tmp_path: Path) -> None:
+    result = run(app, ["generate", "a star", "--state-dir", str(tmp_path / "none")])
+    assert result.exit_code == 1
+    assert "atelier up" in result.output
+
+
+def test_generate_with_a_bad_size_is_bad_input(tmp_path: Path) -> None:
+    assert run(app, ["generate", "a star", "--size", "big"]).exit_code == 2
+
+
+def test_ps_and_down_where_nothing_runs(tmp_path: Path) -> None:
+    for command in ("ps", "down"):
+        result = run(app, [command, "--state-dir", str(tmp_path)])
+        assert (result.exit_code, "nothing" in result.output) == (0, True)
+
+
+def test_doctor_where_nothing_runs(tmp_path: Path) -> None:
+    result = run(app, ["doctor", "--state-dir", str(tmp_path)])
+    assert "start it with" in result.output
+    assert "wrong" not in result.output.replace("nothing is wrong", "")
+
+
+def test_only_what_was_asked_for_is_sent() -> None:
+    model = model_pb2.Model(name="m", kind=model_pb2.MODEL_KIND_IMAGE)
+    request = Wish("a star", seed=0, count=2).request(model)
+    assert request.inline_results
+    assert request.create.image == generation_pb2.ImageSpec(prompt="a star", seed=0, count=2)
+
+
+def test_a_video_model_gets_a_video_spec() -> None:
+    model = model_pb2.Model(name="m", kind=model_pb2.MODEL_KIND_VIDEO)
+    request = Wish("a star", steps=4, count=2).request(model)
+    assert request.create.video == generation_pb2.VideoSpec(prompt="a star", steps=4)
+
+
+def test_phases_have_words() -> None:
+    generation = generation_pb2.Generation(model="m")
+    assert describe(generation) == "queued"
+    generation.progress.queue_position = 3
+    assert describe(generation) == "queued, 3 before it"
+    for phase in generation_pb2.Phase.values():
+        generation.progress.phase = phase
+        assert describe(generation)
+
+
+def test_hints_are_quoted() -> None:
+    line = hints.grpcurl("127.0.0.1:1", "m", "it's a star")
+    assert line.startswith("grpcurl -plaintext -d '{")
+    assert hints.command("atelier", "my state", "a b") == (
+        "atelier generate --state-dir 'my state' 'a b'"
+    )
+    compile(hints.python("127.0.0.1:1", "m", 'a "star"'), "hint", "exec")

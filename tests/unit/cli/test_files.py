@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+
+from atelier.cli import files
+from atelier.v1 import generation_pb2
+
+ID = "0199c3a2-7c11-7a30-9b1e-0123456789ab"
+
+
+def generation(count: int, content_type: str = "image/png") -> generation_pb2.Generation:
+    results = [
+        generation_pb2.Result(index=index, content_type=content_type) for index in range(count)
+    ]
+    return generation_pb2.Generation(id=ID, results=results)
+
+
+def test_a_folder_gets_names_that_tell_the_prompt(tmp_path: Path) -> None:
+    assert files.paths(tmp_path, "A red circle!", generation(1)) == [
+        tmp_path / "a-red-circle-456789ab.png"
+    ]
+    assert files.paths(tmp_path / "new", "x", generation(2, "image/webp")) == [
+        tmp_path / "new" / "x-456789ab-0.webp",
+        tmp_path / "new" / "x-456789ab-1.webp",
+    ]
+
+
+def test_a_file_is_that_file(tmp_path: Path) -> None:
+    out = tmp_path / "here.png"
+    assert files.paths(out, "x", generation(1)) == [out]
+    assert files.paths(out, "x", generation(2)) == [
+        tmp_path / "here-0.png",
+        tmp_path / "here-1.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "slug"),
+    [
+        ("../../etc/passwd", "etc-passwd"),
+        ("!!!", "picture"),
+        ("x" * 99, "x" * 40),
+        ("红", "picture"),
+    ],
+)
+def test_a_prompt_never_leaves_its_folder(prompt: str, slug: str) -> None:
+    assert files.slug(prompt) == slug

@@ -1,0 +1,48 @@
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from atelier.embedded.part import PartError
+from atelier.embedded.ports import RANGE, PortBook
+
+
+def book(path: Path, *, seed: int = 1, taken: set[int] | None = None) -> PortBook:
+    return PortBook(path / "ports.json", Random(seed), lambda port: port not in (taken or set()))
+
+
+def test_a_port_is_remembered(tmp_path: Path) -> None:
+    first = book(tmp_path)
+    port = first.take("gateway")
+    first.save()
+    assert port in RANGE
+    assert book(tmp_path, seed=2).take("gateway") == port
+
+
+def test_nothing_is_remembered_that_was_not_saved(tmp_path: Path) -> None:
+    book(tmp_path).take("gateway")
+    assert book(tmp_path).look("gateway") is None
+
+
+def test_a_port_that_somebody_took_is_replaced(tmp_path: Path) -> None:
+    first = book(tmp_path)
+    port = first.take("gateway")
+    first.save()
+    assert book(tmp_path, taken={port}).take("gateway") != port
+
+
+def test_parts_never_share_a_port(tmp_path: Path) -> None:
+    ports = book(tmp_path)
+    names = [str(index) for index in range(200)]
+    assert len({ports.take(name) for name in names}) == len(names)
+
+
+def test_a_wanted_port_is_taken_or_refused(tmp_path: Path) -> None:
+    assert book(tmp_path).take("gateway", 4711) == 4711
+    with pytest.raises(PartError, match="port 4711 is taken"):
+        book(tmp_path, taken={4711}).take("gateway", 4711)
+
+
+def test_no_port_at_all_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(PartError, match="no free port"):
+        PortBook(tmp_path / "ports.json", Random(1), lambda port: False).take("gateway")
