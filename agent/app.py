@@ -14,6 +14,7 @@ from agent.device import Device
 from agent.link import Link, scheduler_at
 from agent.nvml import Nvml
 from agent.outbox import Outbox
+from agent.results import Store
 from agent.text import PromptTokenizer
 from agent.triton import Triton
 from atelier.catalog import Catalog
@@ -25,8 +26,11 @@ log = structlog.get_logger()
 START_SECONDS = 60.0  # Triton's; after that the agent connects and reports it as unhealthy
 
 
-async def serve(settings: AgentSettings, stop: asyncio.Event) -> None:
+async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | None = None) -> None:
     """Be the agent until `stop` is set.
+
+    Args:
+        store: where results go instead of the object store that the settings name.
 
     Raises:
         ValueError: the model repository is wrong; the message says where.
@@ -42,7 +46,7 @@ async def serve(settings: AgentSettings, stop: asyncio.Event) -> None:
     nvml = Nvml()
     nvml.start()
     gpus = [device.id for device in settings.devices if device.hardware != "cpu"]
-    store = ObjectStore.from_settings(settings)
+    store = store or ObjectStore.from_settings(settings)
     devices = {
         device.id: Device(
             device,

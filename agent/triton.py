@@ -7,6 +7,8 @@ texts have leaked names of memory regions before (CVE-2025-23320).
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +74,8 @@ class Triton:
             ],
         )
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._reviving = asyncio.Lock()
+        self._revived: Counter[str] = Counter()  # how often, by model
         self._metadata = ((_ADMIN_KEY_HEADER, admin_key),) if admin_key else ()
 
     async def live(self) -> bool:
@@ -82,7 +86,13 @@ class Triton:
     async def resident(self) -> frozenset[str]:
         """Triton models that are loaded or on their way out: their memory is still taken."""
         answer = await self._call("RepositoryIndex", pb.RepositoryIndexRequest(), INDEX_SECONDS)
-        return frozenset(m.name for m in answer.models if m.state in ("READY", "UNLOADING"))
+        return frozenset(
+            model.name
+            for model in answer.models
+            if model.state == "READY"
+            # What remains of a model whose process died stays UNLOADING for ever, without memory.
+            or (model.state == "UNLOADING" and not self._revived[model.name])
+        )
 
     async def load(self, model: str) -> None:
         """Load one Triton model; returns when it is ready."""
@@ -152,24 +162,41 @@ class Triton:
             outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=n) for n in outputs],
             raw_input_contents=[array.tobytes() for array in inputs.values()],
         )
+        revived = self._revived[model]
         try:
             answer = await self._call("ModelInfer", request, timeout)
         except ExecutionError as error:
             if error.reason != "STUB_UNHEALTHY":
                 raise
-            # Triton restarts a stub by itself, and an inference has no side effects: once more.
-            answer = await self._call("ModelInfer", request, timeout)
-        found = {
-            told.name: np.frombuffer(raw, dtype=_DTYPES[told.datatype]).reshape(told.shape)
-            for told, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
-        }
-        if missing := set(outputs) - set(found):
+            await self._revive(model, revived)
+            answer = await self._call("ModelInfer", request, timeout)  # it has no side effects
+        try:
+            found = {
+                told.name: np.frombuffer(raw, dtype=_DTYPES[told.datatype]).reshape(told.shape)
+                for told, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
+            }
+            return {name: found[name] for name in outputs}
+        except (KeyError, ValueError) as error:
+            log.warning("triton's answer is malformed", model=model, detail=str(error)[:300])
             raise ExecutionError(
-                f"the model gave no {', '.join(sorted(missing))}",
+                "the model's output is not what its card promises",
                 retryable=False,
                 reason="INVALID_OUTPUT",
-            )
-        return found
+            ) from error
+
+    async def _revive(self, model: str, revived: int) -> None:
+        """Load a model anew whose process died, unless another call did since `revived`.
+
+        Triton does not start it again by itself, and goes on saying that the model is ready
+        (server issue 8604; before 24.06 it did). A load alone changes nothing, as its files are
+        what they were. Only Python-based backends have such processes.
+        """
+        async with self._reviving:
+            if self._revived[model] == revived:
+                log.warning("loading a model anew whose process died", model=model)
+                self._revived[model] += 1
+                await self.unload(model)
+                await self.load(model)
 
     async def _call(self, method: str, request: Any, timeout: float) -> Any:
         try:
@@ -190,7 +217,7 @@ _TEXTS: tuple[tuple[tuple[str, ...], _Told], ...] = (
     ),
     (
         ("stub process", "stub is not healthy"),
-        ("STUB_UNHEALTHY", True, "the model's process died and is being restarted"),
+        ("STUB_UNHEALTHY", True, "the model's process died"),
     ),
     (
         ("not ready", "is not found", "no available versions", "unknown model"),
