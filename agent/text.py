@@ -27,13 +27,14 @@ class PromptTokenizer:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise ValueError(f"{path}: not a tokenizer: {error}") from error
+        self._tokenizer.no_padding()  # a saved tokenizer may bring its own
+        self._tokenizer.no_truncation()
         empty = self._tokenizer.encode("").ids
         if len(empty) != 2:
             raise ValueError(f"{path}: an empty text must be bos and eos, not {len(empty)} ids")
         self._tokens = tokens
         self._pad = _pad_id(self._tokenizer, path.with_name("tokenizer_config.json"), empty[-1])
         self._tokenizer.enable_truncation(max_length=tokens)
-        self._tokenizer.no_padding()
 
     def encode(self, *texts: str) -> NDArray[np.int64]:
         """Ids of the texts: int64 (len(texts), tokens)."""

@@ -1,0 +1,243 @@
+"""The object store: its tries over a scripted client, and its promises over a real S3 server."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import urllib3
+from minio.error import S3Error, ServerError
+from pydantic import SecretStr
+
+from atelier.config import ObjectStoreSettings
+from atelier.errors import NotFoundError, UnavailableError
+from atelier.object_store import FIRST_PAUSE_SECONDS, TRIES, ObjectStore
+
+SECRET = "canary-secret"
+
+
+def settings(endpoint: str, **changes: Any) -> ObjectStoreSettings:
+    values: dict[str, Any] = {
+        "s3_endpoint": endpoint,
+        "s3_access_key": "key",
+        "s3_secret_key": SecretStr(SECRET),
+    }
+    return ObjectStoreSettings(**(values | changes))
+
+
+# --- tries, without a server ---------------------------------------------------------------------
+
+
+def s3_error(code: str, status: int) -> S3Error:
+    response = Mock(status=status)
+    return S3Error(response, code, "text", "resource", "request", "host", "bucket", "key")
+
+
+class Scripted:
+    """A client that fails as it is told, then succeeds."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.failures = list(failures)
+        self.calls = 0
+
+    def put_object(self, **_: Any) -> None:
+        self.calls += 1
+        if self.failures:
+            raise self.failures.pop(0)
+
+
+def scripted(*failures: Exception) -> tuple[Scripted, ObjectStore, list[float]]:
+    client, pauses = Scripted(*failures), []
+    store = ObjectStore(client, "b", rng=Random(1), sleep=pauses.append)  # type: ignore[arg-type]
+    return client, store, pauses
+
+
+TRANSIENT = [
+    ServerError("bad gateway", 502),
+    s3_error("SlowDown", 503),
+    urllib3.exceptions.ProtocolError("reset"),
+    ConnectionResetError(),
+]
+
+
+def test_transient_failures_are_tried_again() -> None:
+    client, store, pauses = scripted(*TRANSIENT[: TRIES - 1])
+    store.put("k", b"data", "image/png")
+    assert client.calls == TRIES
+    for number, pause in enumerate(pauses):
+        assert 0 <= pause <= FIRST_PAUSE_SECONDS * 2**number
+
+
+def test_tries_are_bounded() -> None:
+    client, store, pauses = scripted(*TRANSIENT)
+    with pytest.raises(UnavailableError) as failed:
+        store.put("k", b"data", "image/png")
+    assert (client.calls, len(pauses)) == (TRIES, TRIES - 1)
+    assert failed.value.message == "the object store is away"
+
+
+def test_what_will_not_change_is_not_tried_again() -> None:
+    client, store, _ = scripted(s3_error("AccessDenied", 403))
+    with pytest.raises(UnavailableError):
+        store.put("k", b"data", "image/png")
+    assert client.calls == 1
+
+
+def test_presigning_calls_nobody() -> None:
+    store = ObjectStore.from_settings(settings("127.0.0.1:1", s3_region="eu-west-1"))
+    url, expiry = store.presign("results/t/g/1/0.png", 900)
+    assert url.startswith("http://127.0.0.1:1/atelier/results/t/g/1/0.png?")
+    assert "eu-west-1" in url
+    assert SECRET not in url
+    assert 890 < (expiry - datetime.now(UTC)).total_seconds() <= 900
+
+
+def test_nobody_there() -> None:
+    store = ObjectStore.from_settings(settings("127.0.0.1:1"))
+    assert not store.healthy()
+
+
+# --- a real server ------------------------------------------------------------------------------
+
+
+def free_ports(names: tuple[str, ...]) -> dict[str, int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in names]
+    ports = {name: probe.getsockname()[1] for name, probe in zip(names, probes, strict=True)}
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a running SeaweedFS serves S3."""
+    from atelier.embedded.part import NotReadyError
+    from atelier.embedded.s3 import PORTS
+    from atelier.embedded.s3 import ObjectStore as Part
+
+    # No pytest folder: a socket's path may have 107 characters only.
+    folder = Path(f"/tmp/s3-{secrets.token_hex(4)}")
+    folder.mkdir()
+    part = Part(folder, free_ports(PORTS), "key", SECRET, secrets.token_hex())
+    part.prepare()
+    command = part.command()
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command.argv, cwd=command.cwd, env=dict(command.environment),
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    try:
+        give_up = time.monotonic() + 60
+        while True:
+            try:
+                part.probe()
+                break
+            except NotReadyError:
+                assert time.monotonic() < give_up, (folder / "log").read_text()[-4000:]
+                time.sleep(0.2)
+        yield part.address
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        subprocess.run(["rm", "-rf", str(folder)], check=False)
+
+
+@pytest.fixture
+def store(endpoint: str) -> ObjectStore:
+    made = ObjectStore.from_settings(settings(endpoint))
+    made.ensure_bucket()
+    return made
+
+
+def fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return bytes(answer.read())
+
+
+@pytest.mark.real
+def test_bytes_survive(store: ObjectStore) -> None:
+    data = os.urandom(300_000)
+    store.put("results/local/g/1/0.png", data, "image/png")
+    assert store.get("results/local/g/1/0.png") == data
+    url, _ = store.presign("results/local/g/1/0.png", 60)
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        assert answer.headers["content-type"] == "image/png"
+        assert hashlib.sha256(answer.read()).digest() == hashlib.sha256(data).digest()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("key", ["a b/ü/円.png", "results/%2E%2E/g/1/0.png", "a+b/c=d"])
+def test_odd_keys(store: ObjectStore, key: str) -> None:
+    store.put(key, key.encode(), "text/plain")
+    assert store.get(key) == key.encode()
+    assert fetch(store.presign(key, 60)[0]) == key.encode()
+
+
+@pytest.mark.real
+def test_what_is_not_there(store: ObjectStore) -> None:
+    with pytest.raises(NotFoundError):
+        store.get("nothing/here")
+
+
+@pytest.mark.real
+def test_a_url_is_good_for_its_key_and_time_only(store: ObjectStore) -> None:
+    store.put("mine", b"mine", "text/plain")
+    store.put("yours", b"yours", "text/plain")
+    url, expiry = store.presign("mine", 1)
+    assert fetch(url) == b"mine"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        fetch(url.replace("/mine?", "/yours?"))
+    assert refused.value.code == 403
+    refused.value.close()
+    time.sleep(max(0.0, (expiry - datetime.now(UTC)).total_seconds()) + 1.1)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        fetch(url)
+    assert refused.value.code == 403
+    refused.value.close()
+
+
+@pytest.mark.real
+def test_the_store_checks_the_checksum(store: ObjectStore) -> None:
+    """The header that `put` sends is really looked at."""
+    import io
+
+    with pytest.raises(S3Error) as refused:
+        store._client.put_object(
+            bucket_name="atelier", object_name="broken", data=io.BytesIO(b"data"), length=4,
+            metadata={"x-amz-checksum-sha256": "A" * 43 + "="},
+        )  # fmt: skip
+    assert refused.value.code in ("BadDigest", "InvalidRequest", "XAmzContentChecksumMismatch")
+
+
+@pytest.mark.real
+def test_buckets(endpoint: str) -> None:
+    fresh = ObjectStore.from_settings(settings(endpoint, s3_bucket=f"b{secrets.token_hex(6)}"))
+    assert not fresh.healthy()
+    fresh.ensure_bucket()
+    fresh.ensure_bucket()
+    assert fresh.healthy()
+
+
+@pytest.mark.real
+def test_wrong_keys_are_away_not_shown(endpoint: str) -> None:
+    stranger = ObjectStore.from_settings(settings(endpoint, s3_secret_key=SecretStr("wrong")))
+    with pytest.raises(UnavailableError) as failed:
+        stranger.put("k", b"", "text/plain")
+    assert endpoint not in failed.value.message
+    assert not stranger.healthy()
