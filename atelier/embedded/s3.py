@@ -6,6 +6,8 @@ Where its first write's time goes (4.48, measured on two busy cores):
   17.6 s to the first write of a second run by default, 3.1 s with 1 s, 2.1 s with 200 ms.
 - Each of its four servers polls for the one before it once a second: the 2 s that are left.
 - A write that comes before the volumes are known hangs, so the probe gives up soon and asks again.
+- A first run takes 3.4 s, or 7.6 s where the volume server asks before the new master leads: it
+  asks again 5 s later, which no option changes.
 
 On SIGTERM its filer waits 15 s for streams that the process itself holds open, and so never end.
 Every write that was answered is in the kernel's hands by then, so it is killed after a short grace.
