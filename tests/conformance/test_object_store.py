@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -131,8 +132,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from atelier.embedded.s3 import ObjectStore as Part
 
     # No pytest folder: a socket's path may have 107 characters only.
-    folder = Path(f"/tmp/s3-{secrets.token_hex(4)}")
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="s3-"))
     part = Part(folder, free_ports(PORTS), "key", SECRET, secrets.token_hex())
     part.prepare()
     command = part.command()

@@ -20,7 +20,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-import pytest_asyncio
 from google.rpc import error_details_pb2
 from PIL import Image
 from pydantic import SecretStr
@@ -44,7 +43,6 @@ from atelier.embedded.triton import SHARED_MEMORY, Triton, missing_libpython
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.asyncio(loop_scope="module"),  # grpc.aio wants one event loop in a process
     pytest.mark.skipif(missing_libpython() is not None, reason="no libpython"),
 ]
 
@@ -238,7 +236,7 @@ async def an_agent(triton: TritonProcess, **changes: Any) -> AsyncIterator[Rig]:
         await scheduler.stop()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def rig(triton: TritonProcess) -> AsyncIterator[Rig]:
     async with an_agent(triton) as made:
         await made.scheduler.hellos.get()
