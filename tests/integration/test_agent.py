@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -69,12 +68,9 @@ class TritonProcess:
     def start(self) -> None:
         self._part.prepare()
         command = self._part.command()
-        environment = dict(command.environment)
-        # Triton's Python stub is isolated: it finds packages by the `python3` on PATH alone.
-        environment["PATH"] = os.pathsep.join((sysconfig.get_path("scripts"), environment["PATH"]))
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                command.argv, cwd=command.cwd, env=environment,
+                command.argv, cwd=command.cwd, env=dict(command.environment),
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         give_up = time.monotonic() + PATIENCE_SECONDS
