@@ -13,7 +13,7 @@ export PROMPT PYTHON
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 20
 	@echo
-	@echo 'make run PROMPT="a green star" DEVICES=2 ONCE=1 STATE_DIR=.state PYTHON=python3.12'
+	@echo 'make run PROMPT="a green ring" DEVICES=2 ONCE=1 STATE_DIR=.state PYTHON=python3.12'
 
 run: .venv/.embedded ## start everything, draw PROMPT, serve until Ctrl-C (ONCE=1: stop after it)
 	@.venv/bin/atelier up --devices $(DEVICES) --state-dir "$(STATE_DIR)" \

@@ -153,7 +153,7 @@ class _Up:
         print_ = self._console.print
         print_(f"\nServing at [bold]{gateway}[/] ({', '.join(models)}). To go on:\n")
         for line in (
-            hints.command(program("atelier"), state_dir, "a green star on a white background"),
+            hints.command(program("atelier"), state_dir, "a green ring on a white background"),
             hints.grpcurl(gateway, models[0], prompt),
         ):
             print_(line, soft_wrap=True, highlight=False, markup=False)
