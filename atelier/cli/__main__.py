@@ -27,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+PIPE_COLUMNS = 240
+
 StateDirOption = Annotated[
     Path, typer.Option("--state-dir", envvar="ATELIER_STATE_DIR", help="Where a stack keeps all.")
 ]
@@ -62,13 +64,13 @@ def down(state_dir: StateDirOption = DEFAULT_STATE_DIR) -> None:
 @app.command()
 def ps(state_dir: StateDirOption = DEFAULT_STATE_DIR) -> None:
     """Show every part, every device and every queue."""
-    raise typer.Exit(ps_.ps(state_dir, Console()))
+    raise typer.Exit(ps_.ps(state_dir, _wide()))
 
 
 @app.command()
 def doctor(state_dir: StateDirOption = DEFAULT_STATE_DIR) -> None:
     """Check everything, and say what to do about what is wrong."""
-    raise typer.Exit(doctor_.doctor(state_dir, Console()))
+    raise typer.Exit(doctor_.doctor(state_dir, _wide()))
 
 
 @app.command()
@@ -111,6 +113,12 @@ def parse_size(size: str | None) -> tuple[int | None, int | None]:
         return int(width), int(height or width)
     except ValueError as error:
         raise typer.BadParameter(f"--size {size}: say 512x768, or 512 for a square") from error
+
+
+def _wide() -> Console:
+    """For tables: a file or a pipe has no width to fit into."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_COLUMNS)
 
 
 def main() -> None:
