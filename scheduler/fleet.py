@@ -15,6 +15,7 @@ import structlog
 
 from atelier.translate import failure_from, provenance_from, result_from
 from atelier.v1 import agent_pb2 as pb
+from scheduler.device import Device
 from scheduler.live import Live
 from scheduler.outcomes import Outcomes
 from scheduler.watchers import Progress
@@ -56,7 +57,7 @@ class Fleet:
         self._lines: dict[str, Line] = {}  # by node
         self._line_of: dict[str, Line] = {}  # by device
         self._tasks: set[asyncio.Task[None]] = set()
-        self._missing: dict[str, set[str]] = {}  # device -> residents not in its last report
+        self._differ: dict[str, set[str]] = {}  # device -> models of which its last report differs
 
     def send(self, device_id: str, command: pb.ConnectResponse) -> bool:
         """Queue a command for the device's agent; False where it is away."""
@@ -179,14 +180,24 @@ class Fleet:
             log.warning("device", device=device.id, quarantined=reason)
             self._live.sched.quarantine(device.id, reason)
             self._live.wake.set()
-        # A model that two reports in a row do not show is gone (its Triton was restarted). One
-        # report may have been taken before the load that was reported since.
-        missing = set(device.resident) - set(sample.resident_models) if sample.healthy else set()
-        for model in missing & self._missing.get(device.id, set()):
-            log.warning("model is gone", device=device.id, model=model)
-            self._live.sched.unloaded(device.id, model, still_resident=False, now=self._clock())
+        self._correct(device, set(sample.resident_models) if sample.healthy else None)
+
+    def _correct(self, device: Device, residents: set[str] | None) -> None:
+        """Believe what two reports in a row say of a model, against what we thought.
+
+        One may have been taken before a load that was reported since; two mean that its Triton was
+        restarted, or that a load's report was lost with an earlier line. None: it does not say.
+        """
+        known, sched = self._live.sched.cards, self._live.sched
+        moving = {device.loading, device.unloading}
+        differ = set(device.resident) ^ residents if residents is not None else set()
+        differ = {model for model in differ if model in known and model not in moving}
+        for model in differ & self._differ.get(device.id, set()):
+            there = model not in device.resident
+            log.warning("residency corrected", device=device.id, model=model, resident=there)
+            sched.unloaded(device.id, model, still_resident=there, now=self._clock())
             self._live.wake.set()
-        self._missing[device.id] = missing
+        self._differ[device.id] = differ
 
     def _model_changed(self, change: pb.ModelChanged) -> None:
         now, device_id, model = self._clock(), change.device_id, change.model
@@ -197,7 +208,7 @@ class Fleet:
         if device.loading == model:
             if change.resident:
                 log.info("loaded", device=device_id, model=model, seconds=change.seconds)
-                self._missing.pop(device_id, None)
+                self._differ.pop(device_id, None)
                 sched.loaded(device_id, model, now)
             else:
                 failure = failure_from(change.failure)

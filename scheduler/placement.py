@@ -1,8 +1,8 @@
 """Where a model that waits should be loaded, and what must go for it. Pure.
 
-First shape: a model is loaded when a generation waits for it and it is resident or loading nowhere;
-it goes to the device with the most memory to spare, after the least recently used idle models there
-were unloaded. What each replica is worth is the fuller policy's business.
+First shape: a model is loaded when a generation waits for it that no device with the model can ever
+run; it goes to the device with the most memory to spare, after the least recently used idle models
+there were unloaded. What each replica is worth is the fuller policy's business.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from scheduler.runqueue import Ticket
 
 @dataclass(frozen=True)
 class Placement:
-    """Load the ticket's model on this device, after these residents are gone."""
+    """Make the ticket's model run on this device: unload these, then load it if it is not there."""
 
     device: Device
     evict: tuple[str, ...]
 
 
 def pick(ticket: Ticket, devices: Iterable[Device], cards: Cards, now: float) -> Placement | None:
-    """The device where loading the ticket's model displaces least; None where it fits nowhere."""
+    """The device where making room for the ticket displaces least; None where it fits nowhere."""
     found = [
         Placement(device, evict)
         for device in devices
@@ -37,15 +37,31 @@ def pick(ticket: Ticket, devices: Iterable[Device], cards: Cards, now: float) ->
     )  # fmt: skip
 
 
+def is_home(ticket: Ticket, device: Device, cards: Cards) -> bool:
+    """Whether the ticket's model is resident there, and the ticket would fit beside it alone."""
+    weights = cards[ticket.model].resident_bytes
+    fits = weights + activation_bytes(ticket, cards) <= device.capacity_bytes
+    return device.usable and ticket.model in device.resident and fits
+
+
 def _evictions(ticket: Ticket, device: Device, cards: Cards, now: float) -> tuple[str, ...] | None:
-    """What must be unloaded to make room, oldest use first; None where that is not possible."""
+    """What must be unloaded to make room, oldest use first; None where that is not possible.
+
+    Where the model is resident already, what lacks is room for activations; a batch that runs there
+    is left to end first.
+    """
     busy = device.loading or device.unloading or device.runnext
     backing_off = device.load_not_before.get(ticket.model, now) > now
-    if busy or backing_off or not device.usable or ticket.model in device.resident:
+    if busy or backing_off or not device.usable:
         return None
-    needed = cards[ticket.model].resident_bytes + activation_bytes(ticket, cards)
+    needed = activation_bytes(ticket, cards)
+    resident = ticket.model in device.resident
+    if not resident:
+        needed += cards[ticket.model].resident_bytes
     missing = needed - device.free_bytes(cards)
-    in_use = {t.model for t in device.running.values()}
+    if resident and (device.running or missing <= 0):
+        return None
+    in_use = {ticket.model, *(t.model for t in device.running.values())}
     evict: list[str] = []
     for model in sorted(device.resident, key=lambda m: (device.resident[m], m)):
         if missing <= 0:

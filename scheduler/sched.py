@@ -135,9 +135,10 @@ class Sched:
         return ticket
 
     def unloaded(self, device_id: str, model: str, *, still_resident: bool, now: float) -> None:
-        """An unload ended; where it failed the weights still count."""
+        """An unload ended, or a report tells otherwise; where it failed the weights still count."""
         device = self.devices[device_id]
-        device.unloading = None
+        if device.unloading == model:
+            device.unloading = None
         if still_resident:
             device.resident[model] = now
         else:
@@ -187,8 +188,9 @@ class Sched:
     def _find_loads(self, now: float) -> list[Decision]:
         """Loads for what still waits after all binding; the most urgent first.
 
-        A model that is on no device may displace others. One that is gets a further replica only
-        where memory is free and nothing runs: its replicas are full, and that device is idle.
+        A model without a home (a device where it is resident and the ticket fits beside it) may
+        displace others. One that has a home gets a further replica only where memory is free and
+        nothing runs; at home, idle neighbours make room for activations.
         """
         for device in self.devices.values():
             device.yield_to = None
@@ -200,12 +202,12 @@ class Sched:
                 heads.setdefault(head.model, head)
         decisions: list[Decision] = []
         for head in heads.values():
-            resident = any(head.model in d.resident for d in usable)
-            candidates = [d for d in usable if not d.running] if resident else usable
+            homes = [d.id for d in usable if placement.is_home(head, d, self.cards)]
+            candidates = [d for d in usable if not d.running] if homes else usable
             place = placement.pick(head, candidates, self.cards, now)
-            if place and not (resident and place.evict):
+            if place and not (homes and place.evict and place.device.id not in homes):
                 decisions.append(self._make_room_or_load(place, head))
-            elif not resident:
+            elif not homes:
                 drained = placement.drain(head, usable, self.cards, now)
                 if drained and drained.yield_to is None:
                     drained.yield_to = head.order

@@ -100,6 +100,24 @@ def test_a_second_idle_device_gets_a_replica_only_when_the_first_is_full() -> No
     assert decide(core, 2.0) == ["bind 4 -> d1", "bind 5 -> d1"]
 
 
+def test_a_replica_too_small_for_a_ticket_is_no_home_for_it() -> None:
+    core = Sched(CARDS)
+    core.device_up("d0", "n", 115, ["a"], now=0.0)
+    core.device_up("d1", "n", 200, ["b"], now=0.0)
+    core.submit(ticket("1", "a", rows=3))
+    assert decide(core) == ["unload b from d1"]
+    core.unloaded("d1", "b", still_resident=False, now=1.0)
+    assert decide(core, 1.0) == ["load a on d1 for 1"]
+
+
+def test_an_idle_neighbour_makes_room_for_activations() -> None:
+    core = sched(capacity=215, resident="ab")
+    core.submit(ticket("1", "a", rows=2))
+    assert decide(core) == ["unload b from d0"]
+    core.unloaded("d0", "b", still_resident=False, now=1.0)
+    assert decide(core, 1.0) == ["bind 1 -> d0"]
+
+
 def test_a_failed_load_backs_off_then_gives_its_ticket_up() -> None:
     core = sched()
     core.submit(ticket("1"))
