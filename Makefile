@@ -7,7 +7,7 @@ ONCE ?=
 export PROMPT PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test verify stubs lint format types train-tiny-image export-tiny-image obey \
+.PHONY: help run test verify stubs states lint format types train-tiny-image export-tiny-image obey \
 	test-wheel lock clean
 
 help: ## show this
@@ -27,6 +27,9 @@ verify: .venv/.dev ## rebuild what is generated and compare it; lint the contrac
 
 stubs: .venv/.dev ## compile protos/ to atelier/v1
 	@scripts/stubs.sh .
+
+states: .venv/.dev ## draw docs/states.md from the state table
+	@.venv/bin/python scripts/draw_states.py
 
 lint: .venv/.dev ## ruff and the import rules
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports

@@ -32,11 +32,20 @@ class Limit:
     multiple_of: float = 0
     unit: str = ""
 
+    @property
+    def range(self) -> str:
+        """In words, such as "64 to 512 pixels, a multiple of 8"."""
+        one = self.minimum == self.maximum
+        words = f"{self.minimum:g}" if one else f"{self.minimum:g} to {self.maximum:g}"
+        if self.unit:
+            words += f" {self.unit}"
+        if self.multiple_of > 1 and not one:
+            words += f", a multiple of {self.multiple_of:g}"
+        return words
+
     def violation(self, value: float, path: str) -> Violation | None:
         """What is wrong with `value`, if anything; `path` is how the caller knows the field."""
-        of = f", a multiple of {self.multiple_of:g}" if self.multiple_of else ""
-        unit = f" {self.unit}" if self.unit else ""
-        allowed = f"must be {self.minimum:g} to {self.maximum:g}{unit}{of}"
+        allowed = f"must be {self.range}"
         if not math.isfinite(value):
             return Violation(path, f"{allowed}; {value} is not a finite number")
         if not self.minimum <= value <= self.maximum:

@@ -20,5 +20,8 @@ site=$("$bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
     --include_source_info --descriptor_set_out="$work/image.binpb" protos/atelier/v1/*.proto
 "$bin/buf" lint "$work/image.binpb#format=binpb" --config buf.yaml
 
+echo "states"
+"$bin/python" scripts/draw_states.py --check
+
 echo "model repository"
 "$bin/python" -m exporters verify

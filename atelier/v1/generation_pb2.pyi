@@ -151,9 +151,9 @@ class ImageSpec(_message.Message):
     negative_prompt: _builtins.str
     """What it should not show. May be empty; at most 4,000 characters."""
     width: _builtins.int
-    """Pixels; a multiple of 8."""
+    """Pixels; a multiple of 8, or of more where the model's limits say so."""
     height: _builtins.int
-    """Pixels; a multiple of 8."""
+    """Pixels; a multiple of 8, or of more where the model's limits say so."""
     steps: _builtins.int
     """Number of denoise steps."""
     guidance: _builtins.float
@@ -231,9 +231,9 @@ class VideoSpec(_message.Message):
     negative_prompt: _builtins.str
     """What it should not show. May be empty; at most 4,000 characters."""
     width: _builtins.int
-    """Pixels; a multiple of 8."""
+    """Pixels; a multiple of 8, or of more where the model's limits say so."""
     height: _builtins.int
-    """Pixels; a multiple of 8."""
+    """Pixels; a multiple of 8, or of more where the model's limits say so."""
     steps: _builtins.int
     """Number of denoise steps."""
     guidance: _builtins.float

@@ -4,6 +4,7 @@ import pytest
 
 from atelier.catalog import Catalog, ModelCard, Profile
 from atelier.generation import Event, State, advance, new_id, sources
+from atelier.spec import Limit
 from tests.support.cards import CARD, toy_card
 
 
@@ -54,3 +55,12 @@ def test_a_repository_without_cards_is_refused(tmp_path) -> None:  # type: ignor
     (tmp_path / "bad.toml").write_text("name = 1")
     with pytest.raises(ValueError, match=r"bad\.toml"):
         Catalog.read(tmp_path)
+
+
+def test_a_limit_says_what_is_allowed() -> None:
+    size = Limit("width", 64, 512, 64, 8, "pixels")
+    assert size.range == "64 to 512 pixels, a multiple of 8"
+    assert Limit("width", 64, 64, 64, 16, "pixels").range == "64 pixels"
+    assert Limit("steps", 1, 100, 20, 1).range == "1 to 100"
+    wrong = size.violation(float("nan"), "image.width")
+    assert wrong and wrong.description.startswith("must be 64 to 512 pixels, a multiple of 8; nan")
