@@ -49,7 +49,9 @@ class AttemptRun:
         loop: StepLoop,
         store: Store,
         tell: Callable[[Told], None],
+        leave: Callable[[AttemptRun], None],
     ) -> None:
+        """`leave` is called when it needs its device no more, before anybody is told so."""
         self.work = work
         self.card = card
         self._tokenizer = tokenizer
@@ -57,6 +59,7 @@ class AttemptRun:
         self._loop = loop
         self._store = store
         self._tell = tell
+        self._leave = leave
         self._denoising: Denoising | None = None
         self._cancelled = False
 
@@ -81,6 +84,8 @@ class AttemptRun:
             log.exception("attempt failed", generation=attempt.generation_id)
             broken = ExecutionError("the agent failed at this attempt", retryable=True)
             return Failed(attempt, broken, retryable=True)
+        finally:
+            self._leave(self)
 
     async def _live(self) -> Succeeded:
         spec = self.work.spec
@@ -89,6 +94,7 @@ class AttemptRun:
         latents = await self._denoise(embeddings)
         self._go_on(Phase.DECODING, step=spec.steps)
         images = await self._decode(latents)
+        self._leave(self)
         self._tell(Released(self.work.attempt))
         self._go_on(Phase.UPLOADING, step=spec.steps)
         results = await publish(

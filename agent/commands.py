@@ -118,17 +118,17 @@ class Commands:
                 raise ExecutionError(
                     "this agent makes pictures only", retryable=False, reason="NOT_IMPLEMENTED"
                 )
-            run = device.prepare(work, self._hear)
+            run = device.admit(work, self._hear)
         except ExecutionError as error:
             self._end(key, Failed(attempt, error, retryable=error.retryable))
             return
         self._running[key] = run
-        self._start(self._live(key, device, run))
+        self._start(self._live(key, run))
 
-    async def _live(self, key: _Key, device: Device, run: AttemptRun) -> None:
+    async def _live(self, key: _Key, run: AttemptRun) -> None:
         with structlog.contextvars.bound_contextvars(generation=key[0], attempt=key[1]):
-            log.info("attempt started", device=device.id, model=run.card.name)
-            outcome = await device.run(run)
+            log.info("attempt started", device=run.work.attempt.device_id, model=run.card.name)
+            outcome = await run.run()
             failed = outcome if isinstance(outcome, Failed) else None
             log.info("attempt ended", reason=failed.error.reason if failed else "SUCCEEDED")
         if self._running.get(key) is run:
@@ -165,11 +165,11 @@ class Commands:
 
     def _load(self, message: pb.LoadModel) -> None:
         if device := self._device_for(message.device_id, message.model):
-            self._start(self._change(device.load(message.model)))
+            self._start(self._change(device, message.model, device.load(message.model)))
 
     def _unload(self, message: pb.UnloadModel) -> None:
         if device := self._device_for(message.device_id, message.model):
-            self._start(self._change(device.unload(message.model)))
+            self._start(self._change(device, message.model, device.unload(message.model)))
 
     def _device_for(self, device_id: str, model: str) -> Device | None:
         device = self._devices.get(device_id)
@@ -179,8 +179,18 @@ class Commands:
             self._hear(ModelChanged(device_id, model, resident=False, seconds=0.0, error=error))
         return device
 
-    async def _change(self, change: Coroutine[Any, Any, ModelChanged]) -> None:
-        self._hear(await change)
+    async def _change(
+        self, device: Device, model: str, change: Coroutine[Any, Any, ModelChanged]
+    ) -> None:
+        """Carry out a load or an unload; its end is told whatever happens."""
+        try:
+            changed = await change
+        except Exception:
+            log.exception("model change failed", device=device.id, model=model)
+            broken = ExecutionError("the agent failed at this model", retryable=True)
+            resident = model in device.resident
+            changed = ModelChanged(device.id, model, resident, seconds=0.0, error=broken)
+        self._hear(changed)
 
     def _hear(self, told: Told) -> None:
         """What devices and running attempts have to say."""

@@ -1,6 +1,6 @@
 """One device: its Triton, its step loop, what is resident there, and the attempts that run there.
 
-Who may call: the link (run, cancel, load, unload, sample) and the app (wait_until_live, run_loop).
+Who may call: the link (admit, load, unload, sample) and the app (wait_until_live, run_loop).
 What it has to say goes through `tell`, which never blocks.
 """
 
@@ -18,7 +18,7 @@ from agent.results import Store
 from agent.step_loop import StepLoop
 from agent.text import PromptTokenizer
 from agent.triton import LIVE_SECONDS, Triton
-from agent.work import DeviceFacts, DeviceSample, ModelChanged, Outcome, Told, Work
+from agent.work import DeviceFacts, DeviceSample, ModelChanged, Told, Work
 from atelier.catalog import Catalog, ModelCard
 from atelier.config import DeviceSettings
 from atelier.errors import AtelierError, ExecutionError
@@ -59,7 +59,7 @@ class Device:
         self._clock = clock
         self._measure = measure
         self._loop = StepLoop(triton, clock)
-        self._runs: set[AttemptRun] = set()
+        self._runs: set[AttemptRun] = set()  # those that need the device
         self._loader = asyncio.Lock()  # one load or unload at a time, in the order they came
         self._resident: frozenset[str] = frozenset()
         self._changes = 0  # loads and unloads begun or ended; tells a sample that it is stale
@@ -88,8 +88,9 @@ class Device:
         """Models whose weights are here, as far as is known now."""
         return tuple(sorted(self._resident))
 
-    def prepare(self, work: Work, tell: Callable[[Told], None]) -> AttemptRun:
-        """An attempt, ready for `run`.
+    def admit(self, work: Work, tell: Callable[[Told], None]) -> AttemptRun:
+        """An attempt on this device. From now until it needs the device no more (it is decoded, or
+        has ended), its model counts as in use.
 
         Raises:
             ExecutionError: the model is not known here.
@@ -99,7 +100,7 @@ class Device:
             raise ExecutionError(
                 "this agent does not know the model", retryable=True, reason="MODEL_UNKNOWN"
             )
-        return AttemptRun(
+        run = AttemptRun(
             work,
             card,
             tokenizer=self._tokenizers[card.name],
@@ -107,15 +108,10 @@ class Device:
             loop=self._loop,
             store=self._store,
             tell=tell,
+            leave=self._runs.discard,
         )
-
-    async def run(self, run: AttemptRun) -> Outcome:
-        """Run one attempt to its outcome."""
         self._runs.add(run)
-        try:
-            return await run.run()
-        finally:
-            self._runs.discard(run)
+        return run
 
     async def load(self, model: str) -> ModelChanged:
         """Load a model's components one after the other; all of them, or none in the end."""

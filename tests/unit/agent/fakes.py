@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -92,13 +93,16 @@ class FakeTriton:
 
 
 class DictStore:
-    """An object store in a dict; `broken` says that it is away."""
+    """An object store in a dict; `broken` says that it is away, and puts wait until it is open."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.broken = False
+        self.open = threading.Event()
+        self.open.set()
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
+        assert self.open.wait(10)
         if self.broken:
             raise UnavailableError("the object store is away")
         self.objects[key] = data

@@ -289,6 +289,38 @@ async def test_a_model_in_use_is_not_unloaded(inside: Inside, run_message: MakeR
     await inside.until("succeeded")
 
 
+async def test_a_model_is_free_while_its_last_picture_uploads(
+    inside: Inside, run_message: MakeRun
+) -> None:
+    """Released means released: the scheduler orders the unload as soon as it hears it."""
+    await inside.device.sample()
+    inside.store.open.clear()
+    inside.commands.obey(run_message())
+    await inside.until("device_released")
+    inside.commands.obey(
+        pb.ConnectResponse(unload_model=pb.UnloadModel(device_id="cpu-0", model="toy", epoch=1))
+    )
+    changed = await inside.until("model_changed")
+    assert (changed.resident, changed.HasField("failure")) == (False, False)
+    inside.store.open.set()
+    await inside.until("succeeded")
+
+
+@pytest.mark.parametrize("verb", ["load", "unload"])
+async def test_a_change_that_broke_is_told(inside: Inside, verb: str) -> None:
+    await inside.device.sample()
+    inside.triton.fail = lambda called, _: KeyError("secret") if called == verb else None
+    change: Any = {
+        "load": {"load_model": pb.LoadModel(device_id="cpu-0", model="toy", epoch=1)},
+        "unload": {"unload_model": pb.UnloadModel(device_id="cpu-0", model="toy", epoch=1)},
+    }[verb]
+    inside.commands.obey(pb.ConnectResponse(**change))
+    changed = await inside.until("model_changed")
+    assert (changed.model, changed.resident) == ("toy", True)
+    assert changed.HasField("failure")
+    assert "secret" not in str(changed)
+
+
 @pytest.mark.parametrize(("device", "model"), [("gpu-9", "toy"), ("cpu-0", "unheard-of")])
 async def test_a_load_that_cannot_be_is_answered(inside: Inside, device: str, model: str) -> None:
     inside.commands.obey(
