@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -50,9 +51,12 @@ class Commands:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def attempts(self) -> list[Attempt]:
-        """What a Hello names: running or unsettled."""
-        running = [run.work.attempt for run in self._running.values()]
-        return running + [outcome.attempt for outcome in self._unsettled.values()]
+        """What a Hello names: running or unsettled, and which of them still hold their device."""
+        running = [
+            replace(run.work.attempt, released=key in self._released)
+            for key, run in self._running.items()
+        ]
+        return running + [replace(o.attempt, released=True) for o in self._unsettled.values()]
 
     def welcome(self, message: pb.Welcome) -> None:
         """A connection is up: forget what is not wanted, tell again what was not settled.

@@ -34,6 +34,7 @@ def attempt_to(attempt: Attempt) -> pb.Attempt:
         generation_id=attempt.generation_id,
         lease_token=attempt.lease_token,
         device_id=attempt.device_id,
+        released=attempt.released,
     )
 
 

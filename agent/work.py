@@ -17,6 +17,7 @@ class Attempt:
     generation_id: str
     lease_token: int
     device_id: str
+    released: bool = False  # in a Hello: its device is given back already
 
 
 @dataclass(frozen=True)

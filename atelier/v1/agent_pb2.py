@@ -26,7 +26,7 @@ from atelier.v1 import generation_pb2 as atelier_dot_v1_dot_generation__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61telier/v1/agent.proto\x12\natelier.v1\x1a\x1b\x61telier/v1/generation.proto\x1a\x17google/rpc/status.proto\"\xed\x02\n\x0e\x43onnectRequest\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.atelier.v1.HelloH\x00\x12\x31\n\rdevice_report\x18\x02 \x01(\x0b\x32\x18.atelier.v1.DeviceReportH\x00\x12\x31\n\rmodel_changed\x18\x03 \x01(\x0b\x32\x18.atelier.v1.ModelChangedH\x00\x12/\n\x08progress\x18\x04 \x01(\x0b\x32\x1b.atelier.v1.AttemptProgressH\x00\x12\x35\n\x0f\x64\x65vice_released\x18\x05 \x01(\x0b\x32\x1a.atelier.v1.DeviceReleasedH\x00\x12\x31\n\tsucceeded\x18\x06 \x01(\x0b\x32\x1c.atelier.v1.AttemptSucceededH\x00\x12+\n\x06\x66\x61iled\x18\x07 \x01(\x0b\x32\x19.atelier.v1.AttemptFailedH\x00\x42\t\n\x07message\"\xa8\x02\n\x0f\x43onnectResponse\x12&\n\x07welcome\x18\x01 \x01(\x0b\x32\x13.atelier.v1.WelcomeH\x00\x12(\n\x03run\x18\x02 \x01(\x0b\x32\x19.atelier.v1.RunGenerationH\x00\x12+\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x19.atelier.v1.CancelAttemptH\x00\x12+\n\nload_model\x18\x04 \x01(\x0b\x32\x15.atelier.v1.LoadModelH\x00\x12/\n\x0cunload_model\x18\x05 \x01(\x0b\x32\x17.atelier.v1.UnloadModelH\x00\x12-\n\x07settled\x18\x06 \x01(\x0b\x32\x1a.atelier.v1.AttemptSettledH\x00\x42\t\n\x07message\"H\n\x07\x41ttempt\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12\x13\n\x0blease_token\x18\x02 \x01(\x03\x12\x11\n\tdevice_id\x18\x03 \x01(\t\"u\n\x05Hello\x12\x0c\n\x04node\x18\x01 \x01(\t\x12(\n\x07\x64\x65vices\x18\x02 \x03(\x0b\x32\x17.atelier.v1.DeviceFacts\x12%\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32\x13.atelier.v1.Attempt\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\"\\\n\x0b\x44\x65viceFacts\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08hardware\x18\x02 \x01(\t\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x03 \x01(\x03\x12\x17\n\x0fresident_models\x18\x04 \x03(\t\"9\n\x0c\x44\x65viceReport\x12)\n\x07samples\x18\x01 \x03(\x0b\x32\x18.atelier.v1.DeviceSample\"\x90\x01\n\x0c\x44\x65viceSample\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0f\n\x07healthy\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x16\n\x0emeasured_bytes\x18\x04 \x01(\x03\x12\x1b\n\x13utilisation_percent\x18\x05 \x01(\x05\x12\x17\n\x0fresident_models\x18\x06 \x03(\t\"x\n\x0cModelChanged\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08resident\x18\x03 \x01(\x08\x12#\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"\x92\x01\n\x0f\x41ttemptProgress\x12$\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.atelier.v1.Attempt\x12 \n\x05phase\x18\x02 \x01(\x0e\x32\x11.atelier.v1.Phase\x12\x0c\n\x04step\x18\x03 \x01(\x05\x12\x13\n\x0btotal_steps\x18\x04 \x01(\x05\x12\x14\n\x0cstep_seconds\x18\x05 \x01(\x01\"6\n\x0e\x44\x65viceReleased\x12$\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.atelier.v1.Attempt\"\x89\x01\n\x10\x41ttemptSucceeded\x12$\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.atelier.v1.Attempt\x12#\n\x07results\x18\x02 \x03(\x0b\x32\x12.atelier.v1.Result\x12*\n\nprovenance\x18\x03 \x01(\x0b\x32\x16.atelier.v1.Provenance\"\x80\x01\n\rAttemptFailed\x12$\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.atelier.v1.Attempt\x12#\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\x11\n\tcancelled\x18\x04 \x01(\x08\"V\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x16\n\x0ereport_seconds\x18\x02 \x01(\x01\x12$\n\x07revoked\x18\x03 \x03(\x0b\x32\x13.atelier.v1.Attempt\"p\n\rRunGeneration\x12$\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.atelier.v1.Attempt\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12*\n\ngeneration\x18\x03 \x01(\x0b\x32\x16.atelier.v1.Generation\"D\n\rCancelAttempt\x12$\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.atelier.v1.Attempt\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\"<\n\tLoadModel\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\">\n\x0bUnloadModel\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"H\n\x0e\x41ttemptSettled\x12$\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.atelier.v1.Attempt\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\x32V\n\x0c\x41gentService\x12\x46\n\x07\x43onnect\x12\x1a.atelier.v1.ConnectRequest\x1a\x1b.atelier.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61telier/v1/agent.proto\x12\natelier.v1\x1a\x1b\x61telier/v1/generation.proto\x1a\x17google/rpc/status.proto\"\xed\x02\n\x0e\x43onnectRequest\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.atelier.v1.HelloH\x00\x12\x31\n\rdevice_report\x18\x02 \x01(\x0b\x32\x18.atelier.v1.DeviceReportH\x00\x12\x31\n\rmodel_changed\x18\x03 \x01(\x0b\x32\x18.atelier.v1.ModelChangedH\x00\x12/\n\x08progress\x18\x04 \x01(\x0b\x32\x1b.atelier.v1.AttemptProgressH\x00\x12\x35\n\x0f\x64\x65vice_released\x18\x05 \x01(\x0b\x32\x1a.atelier.v1.DeviceReleasedH\x00\x12\x31\n\tsucceeded\x18\x06 \x01(\x0b\x32\x1c.atelier.v1.AttemptSucceededH\x00\x12+\n\x06\x66\x61iled\x18\x07 \x01(\x0b\x32\x19.atelier.v1.AttemptFailedH\x00\x42\t\n\x07message\"\xa8\x02\n\x0f\x43onnectResponse\x12&\n\x07welcome\x18\x01 \x01(\x0b\x32\x13.atelier.v1.WelcomeH\x00\x12(\n\x03run\x18\x02 \x01(\x0b\x32\x19.atelier.v1.RunGenerationH\x00\x12+\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x19.atelier.v1.CancelAttemptH\x00\x12+\n\nload_model\x18\x04 \x01(\x0b\x32\x15.atelier.v1.LoadModelH\x00\x12/\n\x0cunload_model\x18\x05 \x01(\x0b\x32\x17.atelier.v1.UnloadModelH\x00\x12-\n\x07settled\x18\x06 \x01(\x0b\x32\x1a.atelier.v1.AttemptSettledH\x00\x42\t\n\x07message\"Z\n\x07\x41ttempt\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12\x13\n\x0blease_token\x18\x02 \x01(\x03\x12\x11\n\tdevice_id\x18\x03 \x01(\t\x12\x10\n\x08released\x18\x04 \x01(\x08\"u\n\x05Hello\x12\x0c\n\x04node\x18\x01 \x01(\t\x12(\n\x07\x64\x65vices\x18\x02 \x03(\x0b\x32\x17.atelier.v1.DeviceFacts\x12%\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32\x13.atelier.v1.Attempt\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\"\\\n\x0b\x44\x65viceFacts\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08hardware\x18\x02 \x01(\t\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x03 \x01(\x03\x12\x17\n\x0fresident_models\x18\x04 \x03(\t\"9\n\x0c\x44\x65viceReport\x12)\n\x07samples\x18\x01 \x03(\x0b\x32\x18.atelier.v1.DeviceSample\"\x90\x01\n\x0c\x44\x65viceSample\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0f\n\x07healthy\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x16\n\x0emeasured_bytes\x18\x04 \x01(\x03\x12\x1b\n\x13utilisation_percent\x18\x05 \x01(\x05\x12\x17\n\x0fresident_models\x18\x06 \x03(\t\"x\n\x0cModelChanged\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08resident\x18\x03 \x01(\x08\x12#\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"\x92\x01\n\x0f\x41ttemptProgress\x12$\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.atelier.v1.Attempt\x12 \n\x05phase\x18\x02 \x01(\x0e\x32\x11.atelier.v1.Phase\x12\x0c\n\x04step\x18\x03 \x01(\x05\x12\x13\n\x0btotal_steps\x18\x04 \x01(\x05\x12\x14\n\x0cstep_seconds\x18\x05 \x01(\x01\"6\n\x0e\x44\x65viceReleased\x12$\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.atelier.v1.Attempt\"\x89\x01\n\x10\x41ttemptSucceeded\x12$\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.atelier.v1.Attempt\x12#\n\x07results\x18\x02 \x03(\x0b\x32\x12.atelier.v1.Result\x12*\n\nprovenance\x18\x03 \x01(\x0b\x32\x16.atelier.v1.Provenance\"\x80\x01\n\rAttemptFailed\x12$\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.atelier.v1.Attempt\x12#\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\x11\n\tcancelled\x18\x04 \x01(\x08\"V\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x16\n\x0ereport_seconds\x18\x02 \x01(\x01\x12$\n\x07revoked\x18\x03 \x03(\x0b\x32\x13.atelier.v1.Attempt\"p\n\rRunGeneration\x12$\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.atelier.v1.Attempt\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12*\n\ngeneration\x18\x03 \x01(\x0b\x32\x16.atelier.v1.Generation\"D\n\rCancelAttempt\x12$\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.atelier.v1.Attempt\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\"<\n\tLoadModel\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\">\n\x0bUnloadModel\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\"H\n\x0e\x41ttemptSettled\x12$\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.atelier.v1.Attempt\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\x32V\n\x0c\x41gentService\x12\x46\n\x07\x43onnect\x12\x1a.atelier.v1.ConnectRequest\x1a\x1b.atelier.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,37 +38,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONNECTRESPONSE']._serialized_start=461
   _globals['_CONNECTRESPONSE']._serialized_end=757
   _globals['_ATTEMPT']._serialized_start=759
-  _globals['_ATTEMPT']._serialized_end=831
-  _globals['_HELLO']._serialized_start=833
-  _globals['_HELLO']._serialized_end=950
-  _globals['_DEVICEFACTS']._serialized_start=952
-  _globals['_DEVICEFACTS']._serialized_end=1044
-  _globals['_DEVICEREPORT']._serialized_start=1046
-  _globals['_DEVICEREPORT']._serialized_end=1103
-  _globals['_DEVICESAMPLE']._serialized_start=1106
-  _globals['_DEVICESAMPLE']._serialized_end=1250
-  _globals['_MODELCHANGED']._serialized_start=1252
-  _globals['_MODELCHANGED']._serialized_end=1372
-  _globals['_ATTEMPTPROGRESS']._serialized_start=1375
-  _globals['_ATTEMPTPROGRESS']._serialized_end=1521
-  _globals['_DEVICERELEASED']._serialized_start=1523
-  _globals['_DEVICERELEASED']._serialized_end=1577
-  _globals['_ATTEMPTSUCCEEDED']._serialized_start=1580
-  _globals['_ATTEMPTSUCCEEDED']._serialized_end=1717
-  _globals['_ATTEMPTFAILED']._serialized_start=1720
-  _globals['_ATTEMPTFAILED']._serialized_end=1848
-  _globals['_WELCOME']._serialized_start=1850
-  _globals['_WELCOME']._serialized_end=1936
-  _globals['_RUNGENERATION']._serialized_start=1938
-  _globals['_RUNGENERATION']._serialized_end=2050
-  _globals['_CANCELATTEMPT']._serialized_start=2052
-  _globals['_CANCELATTEMPT']._serialized_end=2120
-  _globals['_LOADMODEL']._serialized_start=2122
-  _globals['_LOADMODEL']._serialized_end=2182
-  _globals['_UNLOADMODEL']._serialized_start=2184
-  _globals['_UNLOADMODEL']._serialized_end=2246
-  _globals['_ATTEMPTSETTLED']._serialized_start=2248
-  _globals['_ATTEMPTSETTLED']._serialized_end=2320
-  _globals['_AGENTSERVICE']._serialized_start=2322
-  _globals['_AGENTSERVICE']._serialized_end=2408
+  _globals['_ATTEMPT']._serialized_end=849
+  _globals['_HELLO']._serialized_start=851
+  _globals['_HELLO']._serialized_end=968
+  _globals['_DEVICEFACTS']._serialized_start=970
+  _globals['_DEVICEFACTS']._serialized_end=1062
+  _globals['_DEVICEREPORT']._serialized_start=1064
+  _globals['_DEVICEREPORT']._serialized_end=1121
+  _globals['_DEVICESAMPLE']._serialized_start=1124
+  _globals['_DEVICESAMPLE']._serialized_end=1268
+  _globals['_MODELCHANGED']._serialized_start=1270
+  _globals['_MODELCHANGED']._serialized_end=1390
+  _globals['_ATTEMPTPROGRESS']._serialized_start=1393
+  _globals['_ATTEMPTPROGRESS']._serialized_end=1539
+  _globals['_DEVICERELEASED']._serialized_start=1541
+  _globals['_DEVICERELEASED']._serialized_end=1595
+  _globals['_ATTEMPTSUCCEEDED']._serialized_start=1598
+  _globals['_ATTEMPTSUCCEEDED']._serialized_end=1735
+  _globals['_ATTEMPTFAILED']._serialized_start=1738
+  _globals['_ATTEMPTFAILED']._serialized_end=1866
+  _globals['_WELCOME']._serialized_start=1868
+  _globals['_WELCOME']._serialized_end=1954
+  _globals['_RUNGENERATION']._serialized_start=1956
+  _globals['_RUNGENERATION']._serialized_end=2068
+  _globals['_CANCELATTEMPT']._serialized_start=2070
+  _globals['_CANCELATTEMPT']._serialized_end=2138
+  _globals['_LOADMODEL']._serialized_start=2140
+  _globals['_LOADMODEL']._serialized_end=2200
+  _globals['_UNLOADMODEL']._serialized_start=2202
+  _globals['_UNLOADMODEL']._serialized_end=2264
+  _globals['_ATTEMPTSETTLED']._serialized_start=2266
+  _globals['_ATTEMPTSETTLED']._serialized_end=2338
+  _globals['_AGENTSERVICE']._serialized_start=2340
+  _globals['_AGENTSERVICE']._serialized_end=2426
 # @@protoc_insertion_point(module_scope)

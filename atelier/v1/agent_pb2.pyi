@@ -147,22 +147,28 @@ class Attempt(_message.Message):
     GENERATION_ID_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
+    RELEASED_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """The generation's id."""
     lease_token: _builtins.int
     """Strictly increasing number drawn for each attempt; fences every write about it."""
     device_id: _builtins.str
     """The device it is bound to."""
+    released: _builtins.bool
+    """In a Hello: it needs its device no more (decoded, or its outcome waits to be settled), so the
+    device may hold another one's work already. Elsewhere unset.
+    """
     def __init__(
         self,
         *,
         generation_id: _builtins.str = ...,
         lease_token: _builtins.int = ...,
         device_id: _builtins.str = ...,
+        released: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "generation_id", b"generation_id", "lease_token", b"lease_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "generation_id", b"generation_id", "lease_token", b"lease_token", "released", b"released"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
