@@ -21,7 +21,7 @@ from agent.commands import Commands, StaleLeaderError
 from agent.device import Device
 from agent.messages import hello_to, report_to
 from agent.outbox import Outbox
-from atelier.rpc import CHANNEL_OPTIONS
+from atelier.rpc import channel
 from atelier.v1 import agent_pb2 as pb
 from atelier.v1 import agent_pb2_grpc
 
@@ -61,10 +61,8 @@ def scheduler_at(address: str) -> Connect:
 
     @asynccontextmanager
     async def connect() -> AsyncIterator[Stream]:
-        # A channel for each stream, in a pool of its own: no back-off of an earlier one is left.
-        options = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
-        async with grpc.aio.insecure_channel(address, options=options) as channel:
-            call = agent_pb2_grpc.AgentServiceStub(channel).Connect()
+        async with channel(address, own_connection=True) as line:
+            call = agent_pb2_grpc.AgentServiceStub(line).Connect()
             try:
                 yield call
             finally:

@@ -40,18 +40,30 @@ SERVER_OPTIONS = [
     ("grpc.so_reuseport", 0),  # two servers on one port is a mistake here
 ]
 
-CHANNEL_OPTIONS = [
-    *_KEEPALIVE,
+_CHANNEL_OPTIONS = [
+    ("grpc.max_send_message_length", 64 * 2**20),
     ("grpc.max_receive_message_length", 64 * 2**20),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # Not only a pause: TCP and HTTP/2 must be set up within it.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
 ]
 
 
-def channel(address: str) -> grpc.aio.Channel:
-    """A channel to another part of ours on the same trusted network."""
-    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+def channel(
+    address: str, *, keepalive: bool = True, own_connection: bool = False
+) -> grpc.aio.Channel:
+    """A channel to another part on the same trusted network.
+
+    Args:
+        keepalive: find out within seconds that the other side is frozen or cut off.
+        own_connection: share nothing with other channels to this address: neither their
+            connection, nor the back-off that their failures left.
+    """
+    options = [*_CHANNEL_OPTIONS, *(_KEEPALIVE if keepalive else ())]
+    if own_connection:
+        options.append(("grpc.use_local_subchannel_pool", 1))
+    return grpc.aio.insecure_channel(address, options=options)
 
 
 def caller_error(error: Exception) -> AtelierError | None:
