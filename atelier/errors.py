@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MAX_VIOLATIONS = 20
+
 
 @dataclass(frozen=True)
 class Violation:
@@ -42,14 +44,20 @@ class AtelierError(Exception):
 
 
 class InvalidArgumentError(AtelierError):
-    """The request is wrong, and will be wrong again; `violations` names every field at fault."""
+    """The request is wrong, and will be wrong again; `violations` names every field at fault.
+
+    Past MAX_VIOLATIONS it says how many more there are: an answer's trailers have a limit.
+    """
 
     code = "INVALID_ARGUMENT"
     reason = "INVALID_ARGUMENT"
 
     def __init__(self, violations: list[Violation], *, reason: str | None = None) -> None:
-        summary = "; ".join(f"{v.field}: {v.description}" for v in violations)
-        super().__init__(summary, reason=reason, violations=tuple(violations))
+        told = violations[:MAX_VIOLATIONS]
+        if more := len(violations) - len(told):
+            told = [*told, Violation("...", f"and {more} more")]
+        summary = "; ".join(f"{v.field}: {v.description}" for v in told)
+        super().__init__(summary, reason=reason, violations=tuple(told))
 
 
 class NotFoundError(AtelierError):
@@ -80,11 +88,10 @@ class UnavailableError(AtelierError):
     reason = "UNAVAILABLE"
 
 
-class DeadlineExceededError(AtelierError):
-    """Time ran out before the answer was there."""
+class StorageRefusedError(AtelierError):
+    """The database takes these values no more the next time than this time."""
 
-    code = "DEADLINE_EXCEEDED"
-    reason = "DEADLINE_EXCEEDED"
+    reason = "STORAGE_REFUSED"
 
 
 class ExecutionError(AtelierError):

@@ -1,8 +1,8 @@
 """A generation and its life. Pure: standard library only.
 
-The state machine is the table below; the SQL guards (`generation_store`), the diagram
-(docs/states.md) and `advance` all come from it. RUNNING is entered only with a fresh lease_token,
-and every later write about the attempt must carry that token.
+The state machine is the table below; the SQL guards (`generation_store`) and the diagram
+(docs/states.md) come from it. RUNNING is entered only with a fresh lease_token, and every later
+write about the attempt must carry that token.
 """
 
 from __future__ import annotations
@@ -66,13 +66,6 @@ TRANSITIONS = (
     Transition(State.RUNNING, Event.EXPIRE, State.EXPIRED, "sysmon, past its deadline"),
     Transition(State.RUNNING, Event.REQUEUE, State.QUEUED, "its agent is lost, or a retry helps"),
 )
-
-_TABLE = {(t.source, t.event): t.target for t in TRANSITIONS}
-
-
-def advance(state: State, event: Event) -> State | None:
-    """The state after `event`, or None where the table has no such arrow."""
-    return _TABLE.get((state, event))
 
 
 def sources(event: Event) -> tuple[State, ...]:

@@ -16,9 +16,9 @@ from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
-from atelier.errors import UnavailableError
+from atelier.errors import StorageRefusedError, UnavailableError
 from atelier.generation import (
     Event,
     Failure,
@@ -38,14 +38,20 @@ _CONNECTION = {
     "keepalives_interval": 1,
     "keepalives_count": 2,
     "application_name": "atelier-scheduler",
-    "options": "-c statement_timeout=5000 -c lock_timeout=2000"
+    # Time zone: a deadline late in the year 9999 would be read as one of the year 10000 elsewhere.
+    "options": "-c timezone=UTC -c statement_timeout=5000 -c lock_timeout=2000"
     " -c idle_in_transaction_session_timeout=5000",
 }
+
+# SQLSTATE classes that pass: connection, read-only (a fail-over), serialization and deadlock,
+# resources, locks, operator intervention, system error.
+_PASSING = {"08", "25", "40", "53", "55", "57", "58"}
 
 
 class GenerationStore:
     """One process owns the table: the scheduler. All methods raise UnavailableError while the
     database is away; a write that was not acknowledged may have happened, and can be sent again.
+    They raise StorageRefusedError for what the database will not take the next time either.
     """
 
     def __init__(self, dsn: str, *, connections: int = 8) -> None:
@@ -59,7 +65,7 @@ class GenerationStore:
             check=AsyncConnectionPool.check_connection,
             open=False,
         )
-        self._queries = _load_queries()
+        self.queries = _load_queries()
 
     async def __aenter__(self) -> GenerationStore:
         await self._pool.open(wait=True, timeout=10.0)
@@ -86,6 +92,10 @@ class GenerationStore:
 
     async def read(self, tenant: str, generation_id: str) -> Generation | None:
         return _one(await self._run("read", tenant=tenant, id=generation_id))
+
+    async def look(self, generation_id: str) -> Generation | None:
+        """Whosever it is."""
+        return _one(await self._run("look", id=generation_id))
 
     async def scan(
         self,
@@ -115,6 +125,10 @@ class GenerationStore:
     async def unfinished(self) -> list[Generation]:
         """What a scheduler that starts takes up again, oldest first."""
         return await self._run("unfinished")
+
+    async def standing(self) -> dict[str, int | None]:
+        """Ids of all unfinished generations, with the lease_token of those that run."""
+        return {str(row["id"]): row["lease_token"] for row in await self._rows("standing")}
 
     async def claim(self, generation_id: str, device: str) -> Generation | None:
         """QUEUED -> RUNNING with a fresh lease_token; None where it was cancelled meanwhile."""
@@ -165,22 +179,31 @@ class GenerationStore:
 
     async def next_epoch(self, name: str = "scheduler") -> int:
         """A new leader's epoch, higher than all before."""
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(self._queries["next_epoch"], {"name": name})
-            row = cast("dict[str, int]", await cursor.fetchone())
-            return row["epoch"]
+        [row] = await self._rows("next_epoch", name=name)
+        epoch: int = row["epoch"]
+        return epoch
 
     async def _run(self, query: str, **arguments: Any) -> list[Generation]:
+        return [_generation(row) for row in await self._rows(query, **arguments)]
+
+    async def _rows(self, query: str, **arguments: Any) -> list[Mapping[str, Any]]:
         try:
             async with self._pool.connection() as connection:
-                cursor = await connection.execute(self._queries[query], arguments)
-                if cursor.description is None:
-                    return []
-                return [_generation(row) for row in cast("list[Any]", await cursor.fetchall())]
-        except (psycopg.OperationalError, PoolTimeout) as error:
-            raise UnavailableError(
-                "the database is away; try again", retry_after_seconds=1.0
-            ) from error
+                cursor = await connection.execute(self.queries[query], arguments)
+                return cast("list[Any]", await cursor.fetchall()) if cursor.description else []
+        except psycopg.Error as error:
+            if _passes(error):
+                raise UnavailableError(
+                    "the database is away; try again", retry_after_seconds=1.0
+                ) from error
+            raise StorageRefusedError("the database refuses these values") from error
+
+
+def _passes(error: psycopg.Error) -> bool:
+    """Whether the same statement may go through later. A broken connection has no SQLSTATE."""
+    if error.sqlstate:
+        return error.sqlstate[:2] in _PASSING
+    return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
 
 
 _GUARDED = {
@@ -190,6 +213,7 @@ _GUARDED = {
     "fail": Event.FAIL,
     "expire": Event.EXPIRE,
     "request_cancel": Event.CANCEL,
+    "cancel_running": Event.CANCEL,
 }
 
 

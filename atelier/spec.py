@@ -168,9 +168,9 @@ def label_violations(labels: Mapping[str, str], path: str = "labels") -> list[Vi
     bad = []
     if len(labels) > MAX_LABELS:
         bad.append(Violation(path, f"at most {MAX_LABELS} labels; got {len(labels)}"))
+    if any(not 1 <= len(key) <= MAX_LABEL_KEY or "\0" in key for key in labels):
+        bad.append(Violation(path, f"keys have 1 to {MAX_LABEL_KEY} characters, none NUL"))
     for key, value in labels.items():
-        if not 1 <= len(key) <= MAX_LABEL_KEY or "\0" in key:
-            bad.append(Violation(path, f"keys have 1 to {MAX_LABEL_KEY} characters, none NUL"))
         if len(value) > MAX_LABEL_VALUE or "\0" in value:
             shown = key[:MAX_LABEL_KEY]
             bad.append(

@@ -15,6 +15,12 @@ from atelier.errors import AtelierError, Violation
 
 DOMAIN = "atelier"
 
+# All of a status travels in one trailer of 8 KiB, the details in base64 and the message once more,
+# in percent signs; what is longer reaches the caller as RESOURCE_EXHAUSTED instead.
+MAX_MESSAGE_BYTES = 600
+MAX_FIELD_BYTES, MAX_DESCRIPTION_BYTES = 120, 300
+MAX_VIOLATIONS_BYTES = 2_500
+
 
 def to_status(error: AtelierError) -> status_pb2.Status:
     """The error as google.rpc.Status: ErrorInfo always, BadRequest and RetryInfo where they fit."""
@@ -26,14 +32,7 @@ def to_status(error: AtelierError) -> status_pb2.Status:
     if error.violations:
         details.append(
             _pack(
-                error_details_pb2.BadRequest(
-                    field_violations=[
-                        error_details_pb2.BadRequest.FieldViolation(
-                            field=v.field, description=v.description
-                        )
-                        for v in error.violations
-                    ]
-                )
+                error_details_pb2.BadRequest(field_violations=_field_violations(error.violations))
             )
         )
     if error.retry_after_seconds is not None:
@@ -41,8 +40,36 @@ def to_status(error: AtelierError) -> status_pb2.Status:
         delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
         details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
     return status_pb2.Status(
-        code=code_pb2.Code.Value(error.code), message=error.message, details=details
+        code=code_pb2.Code.Value(error.code),
+        message=cut(error.message, MAX_MESSAGE_BYTES),
+        details=details,
     )
+
+
+def cut(text: str, limit: int) -> str:
+    """At most `limit` bytes of UTF-8, the end replaced by "..." where it is longer."""
+    data = text.encode(errors="replace")
+    return text if len(data) <= limit else data[: limit - 3].decode(errors="ignore") + "..."
+
+
+def _field_violations(
+    violations: tuple[Violation, ...],
+) -> list[error_details_pb2.BadRequest.FieldViolation]:
+    """As many as have room; the last then says how many are left out."""
+    told = []
+    room = MAX_VIOLATIONS_BYTES
+    for n, violation in enumerate(violations):
+        field = cut(violation.field, MAX_FIELD_BYTES)
+        description = cut(violation.description, MAX_DESCRIPTION_BYTES)
+        room -= len(field.encode()) + len(description.encode()) + 8
+        if room < 0:
+            field, description = "...", f"and {len(violations) - n} more"
+        told.append(
+            error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
+        )
+        if room < 0:
+            break
+    return told
 
 
 async def abort(context: grpc.aio.ServicerContext, error: AtelierError) -> None:

@@ -11,8 +11,10 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from atelier.generation import Failure, Generation, Priority, Provenance, Result, State
 from atelier.spec import ImageSpec
-from atelier.status import DOMAIN
+from atelier.status import DOMAIN, MAX_MESSAGE_BYTES, cut
 from atelier.v1 import generation_pb2 as pb
+
+MAX_REASON_BYTES = 63  # as google.rpc.ErrorInfo has it
 
 _STATES = {state: pb.GenerationState.Value(f"GENERATION_STATE_{state}") for state in State}
 _STATES_BACK: dict[int, State] = {number: state for state, number in _STATES.items()}
@@ -159,10 +161,15 @@ def failure_to(failure: Failure) -> status_pb2.Status:
 
 
 def failure_from(status: status_pb2.Status) -> Failure:
-    """Why it failed, as its agent reports it."""
+    """Why it failed, as its agent reports it: its word is cut to what can be stored and sent on."""
     reason = "UNKNOWN"
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info):
             reason = info.reason
-    return Failure(code_pb2.Code.Name(status.code), reason, status.message)
+    known = status.code in code_pb2.Code.values()
+    return Failure(
+        code_pb2.Code.Name(status.code) if known else "UNKNOWN",
+        cut(reason.replace("\0", ""), MAX_REASON_BYTES),
+        cut(status.message.replace("\0", ""), MAX_MESSAGE_BYTES),
+    )

@@ -20,15 +20,20 @@ SELECT id, 'submit', 0 FROM new
 
 -- name: find_submitted
 -- A statement of its own: a new snapshot, which sees what a concurrent insert of the same key left.
-SELECT * FROM generations
-WHERE id = ANY(%(ids)s)
-   OR (tenant, request_id) IN (
-        SELECT tenant, request_id FROM unnest(%(tenants)s::text[], %(request_ids)s::text[])
-            AS k(tenant, request_id)
-        WHERE request_id <> '')
+-- Two looks by index: an OR of both would read the whole table. The condition on request_id is
+-- repeated for the partial index.
+SELECT * FROM generations WHERE id = ANY(%(ids)s::uuid[])
+UNION ALL
+SELECT g.* FROM unnest(%(tenants)s::text[], %(request_ids)s::text[]) AS k(tenant, request_id)
+JOIN generations g ON g.tenant = k.tenant AND g.request_id = k.request_id
+WHERE k.request_id <> '' AND g.request_id <> '' AND NOT g.id = ANY(%(ids)s::uuid[])
 
 -- name: read
 SELECT * FROM generations WHERE tenant = %(tenant)s AND id = %(id)s
+
+-- name: look
+-- For the scheduler itself, which knows whose it is by its lease.
+SELECT * FROM generations WHERE id = %(id)s
 
 -- name: scan
 SELECT * FROM generations
@@ -44,6 +49,10 @@ LIMIT %(limit)s
 
 -- name: unfinished
 SELECT * FROM generations WHERE state IN ('QUEUED', 'RUNNING') ORDER BY id
+
+-- name: standing
+-- What to compare memory with; without the specs, so that it can be asked often.
+SELECT id, lease_token FROM generations WHERE state IN ('QUEUED', 'RUNNING')
 
 -- name: claim
 -- A fresh token for each attempt; none for a generation that somebody cancelled meanwhile.
@@ -132,7 +141,7 @@ SELECT * FROM moved
 WITH moved AS (
     UPDATE generations SET
         state = 'CANCELLED', lease_token = NULL, finish_time = clock_timestamp()
-    WHERE id = %(id)s AND lease_token = %(lease_token)s AND state = 'RUNNING'
+    WHERE id = %(id)s AND lease_token = %(lease_token)s AND state IN ({sources})
       AND cancel_requested
     RETURNING *
 ), noted AS (

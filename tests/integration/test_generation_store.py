@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
-from atelier.generation import TRANSITIONS, Event, Failure, State, advance
+from atelier.errors import StorageRefusedError, UnavailableError
+from atelier.generation import TRANSITIONS, Failure, State
 from atelier.generation_store import GenerationStore
 from atelier.migrate import migrate
 from tests.support.generations import BY, RESULT, generation
@@ -135,6 +137,59 @@ async def test_scan_filters_and_pages(store: GenerationStore) -> None:
     assert len(since) == 6
 
 
+async def test_what_passes_is_away_and_what_does_not_is_refused(
+    store: GenerationStore, dsn: str
+) -> None:
+    [g] = await store.insert([generation()])
+    with pytest.raises(StorageRefusedError):
+        await store.fail(g.id, None, Failure("INTERNAL", "TEST", "a\0b"))
+    with pytest.raises(StorageRefusedError):
+        await store.scan("local", before_id=None, limit=1, model="a\0b")
+    name = conninfo_to_dict(dsn)["dbname"]
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")  # type: ignore[call-overload]
+    async with GenerationStore(dsn) as failed_over:
+        with pytest.raises(UnavailableError):
+            await failed_over.claim(g.id, "d0")
+
+
+async def test_the_last_day_of_time_is_read_in_any_time_zone(dsn: str) -> None:
+    name = conninfo_to_dict(dsn)["dbname"]
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} SET timezone = 'Asia/Shanghai'")  # type: ignore[call-overload]
+    migrate(dsn)
+    async with GenerationStore(dsn) as store:
+        sent = generation(deadline=datetime(9999, 12, 31, 23, tzinfo=UTC))
+        assert await store.insert([sent]) == [sent] == await store.unfinished()
+
+
+async def test_a_submit_is_found_without_reading_the_table(
+    store: GenerationStore, dsn: str
+) -> None:
+    [g] = await store.insert([generation(request_id="k")])
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO generations (id, tenant, model, spec, priority, state, finish_time,"
+            " results, create_time, request_id) SELECT gen_random_uuid(), 'local', 'toy', spec,"
+            " priority, 'SUCCEEDED', now(), '[]', create_time, 'r' || n"
+            " FROM generations, generate_series(1, 50000) n"
+        )
+        connection.execute("ANALYZE generations")
+        query = store.queries["find_submitted"]
+        arguments = {"ids": [g.id], "tenants": ["local"], "request_ids": ["k"]}
+        plan = connection.execute("EXPLAIN " + query, arguments).fetchall()
+    assert not [line for (line,) in plan if "Seq Scan" in line], plan
+
+
+async def test_what_stands_is_what_is_not_ended(store: GenerationStore) -> None:
+    waits, runs, ended = await store.insert([generation() for _ in range(3)])
+    claimed = await store.claim(runs.id, "d0")
+    assert claimed
+    await store.request_cancel("local", ended.id)
+    assert await store.standing() == {waits.id: None, runs.id: claimed.lease_token}
+    assert await store.look(runs.id) == claimed
+
+
 async def test_epochs_rise(store: GenerationStore) -> None:
     assert await store.next_epoch() < await store.next_epoch()
 
@@ -162,4 +217,3 @@ async def test_the_table_refuses_what_the_state_machine_has_not(
 
 def test_final_states_have_no_way_out() -> None:
     assert all(not transition.source.final for transition in TRANSITIONS)
-    assert advance(State.SUCCEEDED, Event.CANCEL) is None

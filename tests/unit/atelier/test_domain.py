@@ -3,15 +3,17 @@ from uuid import UUID
 import pytest
 
 from atelier.catalog import Catalog, ModelCard, Profile
-from atelier.generation import Event, State, advance, new_id, sources
+from atelier.generation import TRANSITIONS, Event, State, new_id, sources
 from atelier.spec import Limit
 from tests.support.cards import CARD, toy_card
 
 
 def test_the_table_says_where_events_lead() -> None:
-    assert advance(State.QUEUED, Event.CLAIM) is State.RUNNING
-    assert advance(State.RUNNING, Event.REQUEUE) is State.QUEUED
-    assert advance(State.QUEUED, Event.PUBLISH) is None
+    table = {(t.source, t.event): t.target for t in TRANSITIONS}
+    assert len(table) == len(TRANSITIONS)
+    assert table[State.QUEUED, Event.CLAIM] is State.RUNNING
+    assert table[State.RUNNING, Event.REQUEUE] is State.QUEUED
+    assert (State.QUEUED, Event.PUBLISH) not in table
     assert sources(Event.CANCEL) == (State.QUEUED, State.RUNNING)
 
 

@@ -1,4 +1,4 @@
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from atelier.errors import (
     AtelierError,
@@ -7,6 +7,7 @@ from atelier.errors import (
     Violation,
 )
 from atelier.status import to_status
+from atelier.translate import failure_from, failure_to
 
 
 def details_of(error: AtelierError) -> dict[str, object]:
@@ -43,3 +44,24 @@ def test_every_error_has_a_stable_reason() -> None:
     info = details_of(ResourceExhaustedError("full", reason="QUEUE_FULL"))["ErrorInfo"]
     assert isinstance(info, error_details_pb2.ErrorInfo)
     assert (info.reason, info.domain) == ("QUEUE_FULL", "atelier")
+
+
+def test_however_much_is_wrong_the_answer_fits_a_trailer() -> None:
+    many = [Violation("钥" * 500, "说" * 5_000) for _ in range(200)]
+    error = InvalidArgumentError(many)
+    assert len(error.violations) == 21 and error.violations[-1].description == "and 180 more"
+    status = to_status(error)
+    percent_encoded = 3 * len(status.message.encode())
+    assert percent_encoded + 4 * status.ByteSize() / 3 < 8_000
+    bad = details_of(error)["BadRequest"]
+    assert isinstance(bad, error_details_pb2.BadRequest)
+    left_out = len(error.violations) - len(bad.field_violations) + 1
+    assert bad.field_violations[-1].description == f"and {left_out} more"
+
+
+def test_a_failure_as_an_agent_tells_it_can_be_stored_and_sent_on() -> None:
+    told = status_pb2.Status(code=99, message="a\0b" + "é" * 5_000)
+    why = failure_from(told)
+    assert (why.code, why.reason, why.message[:3]) == ("UNKNOWN", "UNKNOWN", "abé")
+    assert len(why.message.encode()) <= 600
+    assert failure_to(why).code == 2
