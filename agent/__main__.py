@@ -6,33 +6,59 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 
 import structlog
 from pydantic import ValidationError
 
-from agent.app import serve
+from agent.app import CannotStartError, serve
 from atelier.config import AgentSettings
 from atelier.telemetry import configure_logging
 
 log = structlog.get_logger()
 
-UPLOAD_GRACE_SECONDS = 3.0
+THREAD_GRACE_SECONDS = 3.0
+_POLL_SECONDS = 0.05
 
 
-async def _run(settings: AgentSettings) -> None:
+async def _run(settings: AgentSettings) -> int:
+    """The exit status."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await serve(settings, stop)
-    # Uploads are threads, which cannot be cancelled, and Python waits for them when it exits: a
-    # store that hangs would hold us for a minute. Their attempts are queued again anyhow.
+    status = 1
     try:
-        async with asyncio.timeout(UPLOAD_GRACE_SECONDS):
-            await loop.shutdown_default_executor()
+        await serve(settings, stop)
+        status = 0
+    except CannotStartError as error:
+        log.error("agent cannot start", reason=str(error))
+    except Exception:
+        log.exception("agent broke")
+    try:
+        async with asyncio.timeout(THREAD_GRACE_SECONDS):
+            await _threads_end()
     except TimeoutError:
-        log.warning("uploads left behind")
-        os._exit(0)
+        log.warning("threads left behind: uploads, or calls of a driver")
+        os._exit(status)
+    return status
+
+
+async def _threads_end() -> None:
+    """Wait for threads as Python does when it exits, where it cannot be told to stop waiting.
+
+    A store that hangs would hold us for a minute. The attempts of its uploads are queued again
+    anyhow.
+    """
+    await asyncio.get_running_loop().shutdown_default_executor()
+    while _threads():  # noqa: ASYNC110 - a thread tells nobody that it ends
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _threads() -> list[threading.Thread]:
+    """Those that Python waits for."""
+    main = threading.main_thread()
+    return [t for t in threading.enumerate() if not t.daemon and t is not main]
 
 
 def main() -> None:
@@ -46,11 +72,7 @@ def main() -> None:
             sys.stderr.write(f"agent: ATELIER_{name.upper()}: {fault['msg']}\n")
         sys.exit(2)
     configure_logging("agent", settings.log_level)
-    try:
-        asyncio.run(_run(settings))
-    except ValueError as error:
-        log.error("agent cannot start", reason=str(error))
-        sys.exit(1)
+    sys.exit(asyncio.run(_run(settings)))
 
 
 if __name__ == "__main__":

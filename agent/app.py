@@ -14,7 +14,7 @@ from agent.device import Device
 from agent.link import Link, scheduler_at
 from agent.nvml import Nvml
 from agent.outbox import Outbox
-from agent.results import Store
+from agent.results import Results, Store
 from agent.text import PromptTokenizer
 from agent.triton import Triton
 from atelier.catalog import Catalog
@@ -26,6 +26,10 @@ log = structlog.get_logger()
 START_SECONDS = 60.0  # Triton's; after that the agent connects and reports it as unhealthy
 
 
+class CannotStartError(Exception):
+    """What the settings name is not as it should be; the message says where."""
+
+
 async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | None = None) -> None:
     """Be the agent until `stop` is set.
 
@@ -33,29 +37,36 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
         store: where results go instead of the object store that the settings name.
 
     Raises:
-        ValueError: the model repository is wrong; the message says where.
+        CannotStartError: the model repository is wrong.
     """
-    catalog = Catalog.read(settings.model_repository)
-    tokenizers = {
-        card.name: PromptTokenizer(
-            settings.model_repository / card.components.tokenizer, card.text.tokens
-        )
-        for card in catalog.cards.values()
-    }
+    try:
+        catalog = Catalog.read(settings.model_repository)
+        tokenizers = {
+            card.name: PromptTokenizer(
+                settings.model_repository / card.components.tokenizer, card.text.tokens
+            )
+            for card in catalog.cards.values()
+        }
+    except ValueError as error:
+        raise CannotStartError(str(error)) from error
     key = settings.triton_admin_key
     nvml = Nvml()
     nvml.start()
     gpus = [device.id for device in settings.devices if device.hardware != "cpu"]
-    store = store or ObjectStore.from_settings(settings)
+    results = Results(store or ObjectStore.from_settings(settings))
     devices = {
         device.id: Device(
             device,
             catalog,
             Triton(device.triton_address, key.get_secret_value() if key else None),
-            store,
+            results,
             tokenizers=tokenizers,
             clock=time.monotonic,
-            measure=partial(nvml.sample, gpus.index(device.id) if device.id in gpus else None),
+            measure=(
+                partial(nvml.sample, gpus.index(device.id))
+                if nvml.available and device.id in gpus
+                else None
+            ),
         )
         for device in settings.devices
     }
@@ -90,6 +101,7 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
             task.cancel()
         await asyncio.gather(stopping, *background, return_exceptions=True)
         await commands.close()
+        results.close()
         for device in devices.values():
             await device.close()
         nvml.stop()

@@ -13,7 +13,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from agent.results import Store, publish
+from agent.results import Results
 from agent.sampler import Floats, noise, plan
 from agent.step_loop import Denoising, StepLoop
 from agent.text import PromptTokenizer
@@ -47,7 +47,7 @@ class AttemptRun:
         tokenizer: PromptTokenizer,
         triton: Triton,
         loop: StepLoop,
-        store: Store,
+        results: Results,
         tell: Callable[[Told], None],
         leave: Callable[[AttemptRun], None],
     ) -> None:
@@ -57,7 +57,7 @@ class AttemptRun:
         self._tokenizer = tokenizer
         self._triton = triton
         self._loop = loop
-        self._store = store
+        self._results = results
         self._tell = tell
         self._leave = leave
         self._denoising: Denoising | None = None
@@ -97,8 +97,8 @@ class AttemptRun:
         self._leave(self)
         self._tell(Released(self.work.attempt))
         self._go_on(Phase.UPLOADING, step=spec.steps)
-        results = await publish(
-            self._store, self.work, self.card, images, cancelled=lambda: self._cancelled
+        results = await self._results.publish(
+            self.work, self.card, images, cancelled=lambda: self._cancelled
         )
         provenance = Provenance(
             self.card.version, self.card.engine, spec.sampler, self.work.attempt.device_id

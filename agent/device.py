@@ -14,7 +14,7 @@ import structlog
 
 from agent.attempt import AttemptRun
 from agent.nvml import NOTHING, Measure
-from agent.results import Store
+from agent.results import Results
 from agent.step_loop import StepLoop
 from agent.text import PromptTokenizer
 from agent.triton import LIVE_SECONDS, Triton
@@ -44,17 +44,17 @@ class Device:
         settings: DeviceSettings,
         catalog: Catalog,
         triton: Triton,
-        store: Store,
+        results: Results,
         *,
         tokenizers: Mapping[str, PromptTokenizer],
         clock: Callable[[], float],
-        measure: Measurer = lambda: NOTHING,
+        measure: Measurer | None = None,
     ) -> None:
         self.id = settings.id
         self._settings = settings
         self._catalog = catalog
         self._triton = triton
-        self._store = store
+        self._results = results
         self._tokenizers = tokenizers
         self._clock = clock
         self._measure = measure
@@ -106,7 +106,7 @@ class Device:
             tokenizer=self._tokenizers[card.name],
             triton=self._triton,
             loop=self._loop,
-            store=self._store,
+            results=self._results,
             tell=tell,
             leave=self._runs.discard,
         )
@@ -169,7 +169,7 @@ class Device:
             reason = f"Triton gave no answer within {LIVE_SECONDS:g} s"
         except ExecutionError as error:
             reason = error.message
-        measure = await asyncio.to_thread(self._measure)
+        measure = await self._measured()
         return DeviceSample(
             device_id=self.id,
             healthy=not reason,
@@ -191,10 +191,21 @@ class Device:
         """Let go of Triton."""
         await self._triton.close()
 
+    async def _measured(self) -> Measure:
+        """What the driver tells; a driver that hangs tells nothing, and holds only its thread."""
+        if self._measure is None:
+            return NOTHING
+        try:
+            async with asyncio.timeout(LIVE_SECONDS):
+                return await asyncio.to_thread(self._measure)
+        except TimeoutError:
+            log.warning("the driver gave no answer", device=self.id, seconds=LIVE_SECONDS)
+            return NOTHING
+
     async def _load(self, card: ModelCard) -> AtelierError | None:
         try:
             for name in card.components.triton_models:
-                await self._triton.load(name)
+                await self._triton.load(card, name)
         except ExecutionError as error:
             await self._unload(card)  # no half of a model keeps memory
             return error

@@ -1,4 +1,4 @@
-"""What the driver tells of a GPU. Where there is no driver, or for a CPU, it tells nothing."""
+"""What the driver tells of a GPU, where there is a driver."""
 
 from __future__ import annotations
 
@@ -38,10 +38,8 @@ class Nvml:
             pynvml.nvmlShutdown()
             self.available = False
 
-    def sample(self, gpu_index: int | None) -> Measure:
-        """One GPU by its index; NOTHING for a CPU (None) or where the driver does not say."""
-        if gpu_index is None or not self.available:
-            return NOTHING
+    def sample(self, gpu_index: int) -> Measure:
+        """One GPU by its index; NOTHING where the driver does not say."""
         try:
             handle = pynvml.nvmlDeviceGetHandleByIndex(gpu_index)
             used = pynvml.nvmlDeviceGetMemoryInfo(handle).used

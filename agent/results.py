@@ -1,31 +1,128 @@
-"""Where results go: encoded and uploaded off the event loop, under keys that hold the attempt.
+"""Results: pixels to files that say how they were made, uploaded under keys that hold the attempt.
 
-The lease_token in the key means that two attempts at one generation never write the same object:
-a zombie's upload is swept later, it cannot replace a published picture.
+The lease_token in the key means that two attempts at one generation never write the same object: a
+zombie's upload cannot replace a published picture. What an attempt uploaded and did not publish in
+the end (it was cancelled, or a later picture failed) is deleted as well as that goes. Nothing else
+sweeps: what a dying agent left, or an outcome that was not taken, stays until somebody deletes it.
+
+Encoding and uploading have threads of their own: a store that hangs holds up nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
+import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 from urllib.parse import quote
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
 
-from agent.encode import CONTENT_TYPE, encode_png
 from agent.work import AttemptCancelledError, Work
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError, UnavailableError
 from atelier.generation import Result
+from atelier.spec import ImageSpec
+
+log = structlog.get_logger()
+
+CONTENT_TYPE = "image/png"
+UPLOAD_THREADS = 8  # they mostly wait; half of what the store's connection pool holds
+_COMPRESS_LEVEL = 6  # zlib's default, stated: the bytes depend on it
 
 
 class Store(Protocol):
     """What is needed of the object store."""
 
     def put(self, key: str, data: bytes, content_type: str) -> None: ...
+    def delete(self, key: str) -> None: ...
+
+
+class Results:
+    """Publishes what attempts made."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._threads = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="upload")
+
+    async def publish(
+        self,
+        work: Work,
+        card: ModelCard,
+        images: NDArray[np.uint8],
+        cancelled: Callable[[], bool],
+    ) -> tuple[Result, ...]:
+        """Encode and upload the pictures uint8 (n, H, W, 3) of an attempt, in order.
+
+        Raises:
+            ExecutionError: the store did not take them, retries included.
+            AttemptCancelledError: `cancelled()` was true before a picture.
+        """
+        loop = asyncio.get_running_loop()
+        results: list[Result] = []
+        try:
+            for index, pixels in enumerate(images):
+                if cancelled():
+                    raise AttemptCancelledError
+                results.append(
+                    await loop.run_in_executor(
+                        self._threads, self._publish_one, work, card, index, pixels
+                    )
+                )
+        except AttemptCancelledError:
+            self._sweep(work, len(results))
+            raise
+        except UnavailableError as error:
+            self._sweep(work, len(results) + 1)  # the last may be there, its answer lost
+            raise ExecutionError(
+                "the result could not be uploaded", retryable=True, reason="UPLOAD_FAILED"
+            ) from error
+        return tuple(results)
+
+    def close(self) -> None:
+        """Take nothing more. Threads that upload go on, since nothing can stop them."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _publish_one(
+        self, work: Work, card: ModelCard, index: int, pixels: NDArray[np.uint8]
+    ) -> Result:
+        data = encode_png(pixels, work.spec, index, card)
+        key = object_key(work, index)
+        self._store.put(key, data, CONTENT_TYPE)
+        return Result(
+            index=index,
+            object_key=key,
+            content_type=CONTENT_TYPE,
+            size_bytes=len(data),
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            sha256=hashlib.sha256(data).hexdigest(),
+            seed=work.spec.seed_of(index),
+        )
+
+    def _sweep(self, work: Work, count: int) -> None:
+        """Delete the attempt's first `count` pictures, while its outcome is told already."""
+
+        def delete() -> None:
+            try:
+                for index in range(count):
+                    self._store.delete(object_key(work, index))
+            except Exception as error:
+                log.warning(
+                    "uploads left behind",
+                    generation=work.attempt.generation_id,
+                    attempt=work.attempt.lease_token,
+                    reason=str(error),
+                )
+
+        if count:
+            self._threads.submit(delete)
 
 
 def object_key(work: Work, index: int) -> str:
@@ -35,45 +132,31 @@ def object_key(work: Work, index: int) -> str:
     return f"results/{tenant}/{attempt.generation_id}/{attempt.lease_token}/{index}.png"
 
 
-async def publish(
-    store: Store,
-    work: Work,
-    card: ModelCard,
-    images: NDArray[np.uint8],
-    cancelled: Callable[[], bool],
-) -> tuple[Result, ...]:
-    """Encode and upload the pictures uint8 (n, H, W, 3) of an attempt, in order.
+def encode_png(pixels: NDArray[np.uint8], spec: ImageSpec, index: int, card: ModelCard) -> bytes:
+    """Encode one picture. Same pixels and facts, same bytes.
 
-    Raises:
-        ExecutionError: the store did not take them, retries included.
-        AttemptCancelledError: `cancelled()` was true before a picture.
+    Args:
+        pixels: uint8 (H, W, 3).
+        index: which of the spec's pictures it is.
+
+    Returns:
+        The file; its iTXt chunk "parameters" is the JSON from which it can be made again.
     """
-    results = []
-    for index, pixels in enumerate(images):
-        if cancelled():
-            raise AttemptCancelledError
-        try:
-            results.append(await asyncio.to_thread(_publish_one, store, work, card, index, pixels))
-        except UnavailableError as error:
-            raise ExecutionError(
-                "the result could not be uploaded", retryable=True, reason="UPLOAD_FAILED"
-            ) from error
-    return tuple(results)
-
-
-def _publish_one(
-    store: Store, work: Work, card: ModelCard, index: int, pixels: NDArray[np.uint8]
-) -> Result:
-    data = encode_png(pixels, work.spec, index, card)
-    key = object_key(work, index)
-    store.put(key, data, CONTENT_TYPE)
-    return Result(
-        index=index,
-        object_key=key,
-        content_type=CONTENT_TYPE,
-        size_bytes=len(data),
-        width=pixels.shape[1],
-        height=pixels.shape[0],
-        sha256=hashlib.sha256(data).hexdigest(),
-        seed=work.spec.seed_of(index),
-    )
+    parameters = {
+        "prompt": spec.prompt,
+        "negative_prompt": spec.negative_prompt,
+        "seed": spec.seed_of(index),
+        "steps": spec.steps,
+        "guidance": spec.guidance,
+        "sampler": spec.sampler,
+        "size": spec.shape,
+        "model": card.name,
+        "model_version": card.version,
+    }
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt("parameters", json.dumps(parameters, ensure_ascii=False))
+    chunks.add_text("Software", "Atelier")
+    file = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.save(file, format="PNG", pnginfo=chunks, compress_level=_COMPRESS_LEVEL)
+    return file.getvalue()

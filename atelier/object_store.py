@@ -110,6 +110,17 @@ class ObjectStore:
 
         return self._try("get", read)
 
+    def delete(self, key: str) -> None:
+        """Delete what lies under `key`, if anything does.
+
+        Raises:
+            UnavailableError: the store does not say that it did.
+        """
+        self._try(
+            "delete",
+            lambda: self._client.remove_object(bucket_name=self._bucket, object_name=key),
+        )
+
     def presign(self, key: str, expires_seconds: int) -> tuple[str, datetime]:
         """A URL to GET `key`, and when it ceases to work. Computed here, nothing is called."""
         now = datetime.now(UTC).replace(microsecond=0)  # a signature holds whole seconds
@@ -118,31 +129,6 @@ class ObjectStore:
             bucket_name=self._bucket, object_name=key, expires=lifetime, request_date=now
         )
         return url, now + lifetime
-
-    def ensure_bucket(self) -> None:
-        """Make the bucket where it is not there yet.
-
-        Raises:
-            UnavailableError: it is not there and could not be made.
-        """
-
-        def ensure() -> None:
-            if self._client.bucket_exists(bucket_name=self._bucket):
-                return
-            try:
-                self._client.make_bucket(bucket_name=self._bucket)
-            except S3Error as error:
-                if error.code != "BucketAlreadyOwnedByYou":  # somebody else was faster
-                    raise
-
-        self._try("ensure bucket", ensure)
-
-    def healthy(self) -> bool:
-        """Whether the store answers and has the bucket. One try."""
-        try:
-            return bool(self._client.bucket_exists(bucket_name=self._bucket))
-        except (MinioException, urllib3.exceptions.HTTPError, OSError):
-            return False
 
     def _try(self, what: str, call: Callable[[], T]) -> T:
         for attempt in range(1, TRIES + 1):

@@ -14,6 +14,7 @@ import pytest
 from agent.commands import Commands
 from agent.device import Device
 from agent.outbox import Outbox
+from agent.results import Results
 from atelier.catalog import Catalog
 from atelier.config import DeviceSettings
 from atelier.v1 import agent_pb2 as pb
@@ -65,12 +66,13 @@ class Inside:
 async def inside() -> AsyncIterator[Inside]:
     card = toy_card()
     triton, store = FakeTriton(), DictStore()
+    results = Results(store)
     triton.loaded = set(card.components.triton_models)
     device = Device(
         DeviceSettings(id="cpu-0", triton_address="127.0.0.1:1", capacity_bytes=1000),
         Catalog({card.name: card}),
         triton,  # type: ignore[arg-type]
-        store,
+        results,
         tokenizers={card.name: FakeTokenizer()},  # type: ignore[dict-item]
         clock=Ticks(),
     )
@@ -79,6 +81,7 @@ async def inside() -> AsyncIterator[Inside]:
     loop = asyncio.create_task(device.run_loop())
     yield Inside(triton, store, device, outbox, commands)
     await commands.close()
+    results.close()
     loop.cancel()
     await asyncio.gather(loop, return_exceptions=True)
 

@@ -38,7 +38,7 @@ class FakeTriton:
         self._check("resident", None)
         return frozenset(self.loaded)
 
-    async def load(self, model: str) -> None:
+    async def load(self, _card: ModelCard, model: str) -> None:
         self._check("load", model)
         self.log.append(f"load {model}")
         self.loaded.add(model)
@@ -106,6 +106,9 @@ class DictStore:
         if self.broken:
             raise UnavailableError("the object store is away")
         self.objects[key] = data
+
+    def delete(self, key: str) -> None:
+        del self.objects[key]
 
 
 def unavailable() -> ExecutionError:

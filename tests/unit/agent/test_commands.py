@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from google.rpc import error_details_pb2
 
 from agent.commands import StaleLeaderError
+from agent.nvml import Measure
 from atelier.errors import ExecutionError
 from atelier.v1 import agent_pb2 as pb
 from atelier.v1 import generation_pb2
@@ -287,6 +290,35 @@ async def test_a_model_in_use_is_not_unloaded(inside: Inside, run_message: MakeR
     assert changed.resident
     assert changed.HasField("failure")
     await inside.until("succeeded")
+
+
+async def test_uploads_that_hang_hold_up_nothing_else(inside: Inside, run_message: MakeRun) -> None:
+    inside.store.open.clear()
+    for _ in range(40):  # more than Python's own pool has threads
+        inside.commands.obey(run_message(steps=1))
+    await inside.settle_down()
+    async with asyncio.timeout(5):
+        assert (await inside.device.sample()).healthy
+        await asyncio.to_thread(lambda: None)
+    inside.store.open.set()
+
+
+async def test_a_driver_that_hangs_holds_up_no_report(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = threading.Event()
+
+    def measure() -> Measure:
+        answer.wait(10)
+        return Measure(7, 8)
+
+    inside.device._measure = measure
+    monkeypatch.setattr("agent.device.LIVE_SECONDS", 0.05)
+    sample = await inside.device.sample()
+    assert (sample.healthy, sample.measured_bytes) == (True, 0)
+    answer.set()
+    sample = await inside.device.sample()
+    assert (sample.measured_bytes, sample.utilisation_percent) == (7, 8)
 
 
 async def test_a_model_is_free_while_its_last_picture_uploads(
