@@ -42,12 +42,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from atelier.catalog import NoiseSchedule
+from atelier.catalog import SAMPLERS, NoiseSchedule
 
 Floats = NDArray[np.float32]
 _Doubles = NDArray[np.float64]
 
-SAMPLERS = ("ddim", "euler")
 TERMINAL_ALPHA_BAR = 2.0**-24  # diffusers' Euler: zero SNR, but with a sigma that is finite
 
 

@@ -29,7 +29,7 @@ import numpy as np
 import structlog
 
 from agent.sampler import Floats, Plan
-from agent.triton import MAX_ROWS, StepRows
+from agent.triton import StepRows
 from agent.work import AttemptCancelledError
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
@@ -172,9 +172,7 @@ def _stays(member: _Member) -> bool:
 def _batches(group: list[_Member]) -> list[list[_Slice]]:
     """The group's rows, in order, in batches of at most what the profile and the model allow."""
     first = group[0].work
-    cap = MAX_ROWS
-    if first.card.profiles:
-        cap = max(1, min(cap, first.card.profile(first.shape).batch_cap))
+    cap = max(1, min(first.card.max_rows, first.card.profile(first.shape).batch_cap))
     batches: list[list[_Slice]] = []
     room = 0
     for member in group:

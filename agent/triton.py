@@ -23,16 +23,15 @@ from tritonclient.grpc import service_pb2_grpc
 from agent.sampler import Floats
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
+from atelier.rpc import channel
 
 log = structlog.get_logger()
 
-MAX_ROWS = 16  # max_batch_size of every exported model
-MAX_MESSAGE_BYTES = 64 * 2**20
 MAX_PIXEL_BYTES = 48 * 2**20  # of one decode, so that its answer fits into a message
 
 LIVE_SECONDS = 2.0
 INDEX_SECONDS = 5.0
-LOAD_SECONDS = 600.0
+LOAD_SECONDS = 60.0  # of one component, and 10 times what the card expects of all
 UNLOAD_SECONDS = 60.0
 INFER_SECONDS = 60.0  # and 20 times what the card's profile expects, for a busy machine
 _ADMIN_KEY_HEADER = "triton-grpc-protocol-admin-key"
@@ -61,21 +60,13 @@ class Triton:
     """The port to one Triton process. All methods raise ExecutionError."""
 
     def __init__(self, address: str, admin_key: str | None = None) -> None:
-        self._channel = grpc.aio.insecure_channel(
-            address,
-            options=[
-                # No keepalive: on loopback a death is seen at once, a freeze by the deadlines,
-                # and Triton punishes pings more frequent than every 300 s.
-                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.min_reconnect_backoff_ms", 100),
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 1_000),
-            ],
-        )
+        # No keepalive: on loopback a death is seen at once, a freeze by the deadlines, and Triton
+        # punishes pings more frequent than every 300 s.
+        self._channel = channel(address, keepalive=False)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._reviving = asyncio.Lock()
-        self._revived: Counter[str] = Counter()  # how often, by model
+        self._loads: Counter[str] = Counter()  # how often each model was loaded
+        self._died: dict[str, int] = {}  # at which load of a model its process was found dead
         self._metadata = ((_ADMIN_KEY_HEADER, admin_key),) if admin_key else ()
 
     async def live(self) -> bool:
@@ -90,14 +81,24 @@ class Triton:
             model.name
             for model in answer.models
             if model.state == "READY"
-            # What remains of a model whose process died stays UNLOADING for ever, without memory.
-            or (model.state == "UNLOADING" and not self._revived[model.name])
+            or (model.state == "UNLOADING" and not self._is_dead(model.name))
         )
 
-    async def load(self, model: str) -> None:
-        """Load one Triton model; returns when it is ready."""
+    async def load(self, card: ModelCard, model: str) -> None:
+        """Load one Triton model of a card; returns when it is ready."""
         request = pb.RepositoryModelLoadRequest(model_name=model)
-        await self._call("RepositoryModelLoad", request, LOAD_SECONDS)
+        patience_seconds = LOAD_SECONDS + 10 * card.load_seconds
+        try:
+            await self._call("RepositoryModelLoad", request, patience_seconds)
+        except ExecutionError as error:
+            if error.reason != "DEVICE_TIMEOUT":
+                raise
+            raise ExecutionError(
+                f"the model did not load within {patience_seconds:.0f} s",
+                retryable=True,
+                reason="LOAD_TIMEOUT",
+            ) from error
+        self._loads[model] += 1
 
     async def unload(self, model: str) -> None:
         """Begin to unload one Triton model; it is gone when `resident` leaves it out."""
@@ -107,6 +108,7 @@ class Triton:
     async def encode_text(self, card: ModelCard, input_ids: NDArray[np.int64]) -> Floats:
         """int64 (N, tokens) -> float32 (N, tokens, width)."""
         answer = await self._infer(
+            card,
             card.components.text_encoder,
             {"input_ids": input_ids},
             ("text_embeddings",),
@@ -116,8 +118,9 @@ class Triton:
 
     async def step(self, card: ModelCard, shape: str, rows: StepRows) -> tuple[Floats, Floats]:
         """One denoise step of N rows: next latents and denoised, both float32 (N, C, h, w)."""
-        expected = card.profile(shape).seconds_of_step(len(rows.latents)) if card.profiles else 0.0
+        expected = card.profile(shape).seconds_of_step(len(rows.latents))
         answer = await self._infer(
+            card,
             card.components.denoiser,
             vars(rows),
             ("next_latents", "denoised"),
@@ -128,10 +131,11 @@ class Triton:
     async def decode(self, card: ModelCard, latents: Floats) -> NDArray[np.uint8]:
         """Latents float32 (N, C, h, w) -> pictures uint8 (N, H, W, 3), any N."""
         pixel_bytes = latents.shape[2] * latents.shape[3] * card.latents.downscale**2 * 3
-        rows = max(1, min(MAX_ROWS, MAX_PIXEL_BYTES // pixel_bytes))
+        rows = max(1, min(card.max_rows, MAX_PIXEL_BYTES // pixel_bytes))
         parts = []
         for start in range(0, len(latents), rows):
             answer = await self._infer(
+                card,
                 card.components.vae_decoder,
                 {"latents": latents[start : start + rows]},
                 ("images",),
@@ -146,6 +150,7 @@ class Triton:
 
     async def _infer(
         self,
+        card: ModelCard,
         model: str,
         inputs: Mapping[str, NDArray[Any]],
         outputs: tuple[str, ...],
@@ -162,14 +167,14 @@ class Triton:
             outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=n) for n in outputs],
             raw_input_contents=[array.tobytes() for array in inputs.values()],
         )
-        revived = self._revived[model]
+        loads = self._loads[model]
         try:
-            answer = await self._call("ModelInfer", request, timeout)
+            answer = await self._ask(request, timeout)
         except ExecutionError as error:
             if error.reason != "STUB_UNHEALTHY":
                 raise
-            await self._revive(model, revived)
-            answer = await self._call("ModelInfer", request, timeout)  # it has no side effects
+            await self._revive(card, model, loads)
+            answer = await self._ask(request, timeout)  # again: it has no side effects
         try:
             found = {
                 told.name: np.frombuffer(raw, dtype=_DTYPES[told.datatype]).reshape(told.shape)
@@ -184,19 +189,32 @@ class Triton:
                 reason="INVALID_OUTPUT",
             ) from error
 
-    async def _revive(self, model: str, revived: int) -> None:
-        """Load a model anew whose process died, unless another call did since `revived`.
+    async def _ask(self, request: pb.ModelInferRequest, timeout: float) -> pb.ModelInferResponse:
+        loads = self._loads[request.model_name]
+        try:
+            return await self._call("ModelInfer", request, timeout)
+        except ExecutionError as error:
+            if error.reason == "STUB_UNHEALTHY":
+                self._died[request.model_name] = loads
+            raise
 
-        Triton does not start it again by itself, and goes on saying that the model is ready
-        (server issue 8604; before 24.06 it did). A load alone changes nothing, as its files are
-        what they were. Only Python-based backends have such processes.
+    def _is_dead(self, model: str) -> bool:
+        """Whether its process died, and it was not loaded since. Triton goes on saying that such a
+        model is ready, and once it is unloaded, UNLOADING for ever, though no memory is left."""
+        return self._died.get(model) == self._loads[model]
+
+    async def _revive(self, card: ModelCard, model: str, loads: int) -> None:
+        """Load a model anew whose process died, unless another call did since the load `loads`.
+
+        Triton does not start it again by itself (server issue 8604; before 24.06 it did). A load
+        alone changes nothing, as its files are what they were. Only Python-based backends have such
+        processes.
         """
         async with self._reviving:
-            if self._revived[model] == revived:
+            if self._loads[model] == loads:
                 log.warning("loading a model anew whose process died", model=model)
-                self._revived[model] += 1
                 await self.unload(model)
-                await self.load(model)
+                await self.load(card, model)
 
     async def _call(self, method: str, request: Any, timeout: float) -> Any:
         try:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from atelier.spec import NUMERIC_FIELDS, Limit
+
+SAMPLERS = ("ddim", "euler")  # what agents can compute, the default first
 
 
 @dataclass(frozen=True)
@@ -105,13 +107,14 @@ class ModelCard:
     schedule: NoiseSchedule
     latents: LatentFormat
     text: TextFormat
+    max_rows: int  # of one call of any of its Triton models
     limits: Mapping[str, Limit]
     samplers: tuple[str, ...]
     default_sampler: str
     presets: Mapping[str, Preset]
     resident_bytes: int
     load_seconds: float
-    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    profiles: Mapping[str, Profile]  # by shape; never empty
 
     @classmethod
     def parse(cls, text: str) -> ModelCard:
@@ -161,6 +164,10 @@ def _card(data: dict[str, Any]) -> ModelCard:
         )
         for shape, p in data["profiles"].items()
     }
+    if not profiles or not all(profile.step_seconds for profile in profiles.values()):
+        raise ValueError("model card: no measured profiles")
+    if unknown := sorted(set(data["samplers"]) - set(SAMPLERS)):
+        raise ValueError(f"model card: no such samplers: {', '.join(unknown)}")
     return ModelCard(
         name=data["name"],
         description=data["description"],
@@ -172,6 +179,7 @@ def _card(data: dict[str, Any]) -> ModelCard:
         schedule=NoiseSchedule(**data["schedule"]),
         latents=LatentFormat(**data["latents"]),
         text=TextFormat(**data["text"]),
+        max_rows=data["max_rows"],
         limits=limits,
         samplers=tuple(data["samplers"]),
         default_sampler=data["default_sampler"],

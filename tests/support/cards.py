@@ -15,6 +15,7 @@ version = "sha256:0"
 engine = "onnxruntime"
 samplers = ["ddim", "euler"]
 default_sampler = "ddim"
+max_rows = 16
 resident_bytes = 100
 load_seconds = 2.0
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import grpc
-import pytest
+from collections.abc import AsyncIterator
+from typing import Any
 
-from agent.triton import classify
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2 as pb
+
+from agent.triton import LOAD_SECONDS, Triton, classify
+from atelier.errors import ExecutionError
+from tests.support.cards import toy_card
 
 CASES = [
     ("UNAVAILABLE", "failed to connect to all addresses", "DEVICE_UNAVAILABLE", True),
@@ -34,3 +41,65 @@ def test_tritons_words_stay_inside() -> None:
         error = classify(code, secret, "ModelInfer", "x")
         assert "triton" not in error.message
         assert len(error.message) < 80
+
+
+CARD = toy_card()
+ENCODER = CARD.components.text_encoder
+
+
+class Scripted(Triton):
+    """A Triton whose process answers from here."""
+
+    def __init__(self) -> None:
+        super().__init__("127.0.0.1:1")
+        self.failures: dict[str, list[ExecutionError]] = {}  # by method
+        self.calls: list[tuple[str, float]] = []
+
+    async def _call(self, method: str, request: Any, timeout: float) -> Any:
+        self.calls.append((method, timeout))
+        if failures := self.failures.get(method):
+            raise failures.pop(0)
+        if method == "ModelInfer":
+            told = pb.ModelInferResponse.InferOutputTensor(
+                name="text_embeddings", datatype="FP32", shape=[1]
+            )
+            return pb.ModelInferResponse(outputs=[told], raw_output_contents=[bytes(4)])
+        entry = pb.RepositoryIndexResponse.ModelIndex(name=ENCODER, state="UNLOADING")
+        return pb.RepositoryIndexResponse(models=[entry])
+
+    async def encode(self) -> None:
+        await self.encode_text(CARD, np.zeros((1, 32), dtype=np.int64))
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[Scripted]:
+    triton = Scripted()
+    yield triton
+    await triton.close()
+
+
+def died() -> ExecutionError:
+    return ExecutionError("it died", retryable=True, reason="STUB_UNHEALTHY")
+
+
+async def test_only_the_dead_are_gone_while_they_unload(scripted: Scripted) -> None:
+    await scripted.load(CARD, ENCODER)
+    assert await scripted.resident() == {ENCODER}
+    scripted.failures = {"ModelInfer": [died()]}
+    await scripted.encode()  # it dies, is loaded anew, and answers
+    assert await scripted.resident() == {ENCODER}  # alive: its memory is still taken
+    scripted.failures = {"ModelInfer": [died(), died()]}
+    with pytest.raises(ExecutionError):
+        await scripted.encode()
+    assert await scripted.resident() == frozenset()  # dead: it stays UNLOADING for ever
+    await scripted.load(CARD, ENCODER)
+    assert await scripted.resident() == {ENCODER}
+
+
+async def test_a_load_that_takes_too_long_says_so(scripted: Scripted) -> None:
+    late = ExecutionError("the device took too long", retryable=True, reason="DEVICE_TIMEOUT")
+    scripted.failures = {"RepositoryModelLoad": [late]}
+    with pytest.raises(ExecutionError, match="did not load within 80 s") as failed:
+        await scripted.load(CARD, ENCODER)
+    assert failed.value.reason == "LOAD_TIMEOUT"
+    assert scripted.calls == [("RepositoryModelLoad", LOAD_SECONDS + 10 * CARD.load_seconds)]
