@@ -164,7 +164,7 @@ class Parity:
         shape = (len(PROMPTS), self._spec.channels, side, side)
         noise = np.random.default_rng(SEED).standard_normal(shape, np.float32)
         pipeline = self._checkpoint.pipeline
-        pipeline.scheduler = diffusers.DDIMScheduler.from_config(self._checkpoint.schedule)
+        pipeline.scheduler = reference_ddim(self._checkpoint.schedule)
         expected = pipeline(
             list(PROMPTS),
             num_inference_steps=STEPS,
@@ -197,6 +197,12 @@ class Parity:
         return np.array([self._tokenizer.encode(p).ids for p in prompts], np.int64)
 
 
+def reference_ddim(schedule: Mapping[str, Any]) -> diffusers.DDIMScheduler:
+    """Diffusers' own. It would clip where another scheduler's config does not say that it does not;
+    a config that says that it does is refused (card.noise_schedule)."""
+    return diffusers.DDIMScheduler.from_config(schedule, clip_sample=False)
+
+
 def ddim(
     schedule: Mapping[str, Any], steps: int
 ) -> list[tuple[float, tuple[float, float, float, float, float, float]]]:
@@ -205,7 +211,7 @@ def ddim(
     Only for this check, and kept apart from the agent's sampler on purpose: two derivations that
     agree with diffusers are worth more than one.
     """
-    scheduler = diffusers.DDIMScheduler.from_config(schedule)
+    scheduler = reference_ddim(schedule)
     scheduler.set_timesteps(steps)
     found = []
     for t in scheduler.timesteps.tolist():

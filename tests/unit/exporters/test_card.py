@@ -70,6 +70,22 @@ def test_readers_get_back_what_was_written():
     assert read.limits["guidance"].multiple_of == 0
     assert read.presets["draft"].values == {"steps": 8}
     assert card.spec_of(read) == SPEC
+    assert read.max_rows == SPEC.max_batch_size
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("[profiles.64x64]", "[not_profiles.64x64]", "profiles"),
+        ("step_seconds = [[1, 0.00612], [16, 0.08]]", "step_seconds = []", "no measured profiles"),
+        ('["ddim", "euler"]', '["ddim", "heun"]', "no such samplers: heun"),
+    ],
+)
+def test_readers_refuse_a_card_that_would_fail_later(old: str, new: str, why: str):
+    text = text_of_card()
+    assert old in text
+    with pytest.raises(ValueError, match=why):
+        ModelCard.parse(text.replace(old, new))
 
 
 def test_profile_is_the_denoisers_steps_and_everybodys_memory():
@@ -90,9 +106,26 @@ def test_defaults_and_presets_keep_to_the_limits():
             assert read.limits[field].violation(value, field) is None
 
 
-def test_a_schedule_that_no_card_can_say_is_refused():
-    with pytest.raises(ValueError, match="trained_betas"):
-        card.noise_schedule(SCHEDULER_CONFIG | {"trained_betas": [0.1]})
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"trained_betas": [0.1]}, "trained_betas"),
+        ({"thresholding": True}, "thresholding"),
+        ({"clip_sample": True}, "clip_sample"),
+        ({"prediction_type": "sample"}, "prediction 'sample'"),
+        ({"beta_schedule": "sigmoid"}, "beta_schedule 'sigmoid'"),
+        ({"timestep_spacing": "karras"}, "timestep_spacing 'karras'"),
+    ],
+)
+def test_a_schedule_that_no_card_can_say_is_refused(changes: dict[str, object], name: str):
+    with pytest.raises(ValueError, match=name):
+        card.noise_schedule(SCHEDULER_CONFIG | changes)
+
+
+def test_a_flow_match_schedule_is_refused_by_name():
+    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
+    with pytest.raises(ValueError, match="no beta_start: FlowMatchEulerDiscreteScheduler"):
+        card.noise_schedule(flow | {"shift": 3.0})
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ diffusers = pytest.importorskip("diffusers")
 
 import numpy as np  # noqa: E402
 
-from exporters.parity import FLOATS, ParityError, compare, ddim, require  # noqa: E402
+from exporters.parity import FLOATS, ParityError, compare, ddim, reference_ddim, require  # noqa: E402
 
 SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -73,3 +73,9 @@ def test_ddim_steps_as_diffusers_does(prediction: str, steps: int):
         assert (timestep, s, c) == (float(t), 1.0, 0.0)
         torch.testing.assert_close(a * x + b * (p * x + q * m), after, rtol=1e-4, atol=1e-4)
         x = after
+
+
+def test_the_reference_does_not_clip_where_nobody_says_so():
+    unsaid = {name: value for name, value in SCHEDULE.items() if name != "clip_sample"}
+
+    assert reference_ddim(unsaid).config.clip_sample is False
