@@ -74,10 +74,10 @@ class ObjectStore(Part):
             "volume.preStopSeconds": 0,
             "filer": "true",
             "filer.disableHttp": "true",
-            "filer.localSocket": self.folder / "filer.sock",
+            "filer.localSocket": "filer.sock",  # relative: 107 bytes are all it may have
             "s3": "true",
             "s3.config": self._identities,
-            "s3.localSocket": self.folder / "s3.sock",
+            "s3.localSocket": "s3.sock",
             "s3.port.lance": 0,
             "s3.port.iceberg": 0,
         }

@@ -4,8 +4,16 @@ The wheel brings the server and its Python backend only. Our model repository as
 `onnxruntime`, which NVIDIA's container has in C++; here it is a Python-based backend that comes
 with the repository (triton_repo/backends/onnxruntime/model.py): the same repository loads in both.
 
+Triton starts the stub of a Python-based model through `bash -c` and quotes nothing: a space in the
+path of the backends or of the repository would end every load in a timeout. So both are named
+relative to the Triton's own folder, in which `models` is a link to the repository.
+
 Triton's shared-memory and repository protocols let a caller read its host's memory and files: it
-listens on loopback only, without HTTP, and those protocols need a key drawn for this stack.
+listens on loopback only, without HTTP, and those protocols need a key drawn for this stack. The key
+guards against whoever can connect but cannot see our processes: a container in the same network
+namespace, a forwarded port. It does not guard against other users of this machine, who read it from
+the command line (`ps`) unless /proc is mounted with hidepid: Triton takes it in no other way. Nor
+does anything guard inference itself. Do not run the embedded stack beside users you do not trust.
 """
 
 from __future__ import annotations
@@ -28,6 +36,7 @@ from atelier.embedded.part import Command, NotReadyError, Part, PartError, minim
 ADMIN_PROTOCOLS = (
     "shared-memory", "model-repository", "model-config", "statistics", "trace", "logging",
 )  # fmt: skip
+BACKENDS, MODELS = "backends", "models"  # relative, see above
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - not a file of ours: the kernel's shared memory
 
 
@@ -55,6 +64,9 @@ class Triton(Part):
             raise PartError(f"Triton's Python backend has no stub for Python {python}")
         if problem := missing_libpython():
             raise PartError(problem)
+        models = self.folder / MODELS
+        models.unlink(missing_ok=True)
+        models.symlink_to(self.repository)
         shutil.rmtree(self._backends, ignore_errors=True)
         shutil.copytree(wheel / "backends" / "python", self._backends / "python")
         shutil.copy(stub, self._backends / "python")
@@ -68,9 +80,9 @@ class Triton(Part):
     def command(self) -> Command:
         wheel = _wheel()
         options = {
-            "model-repository": self.repository,
+            "model-repository": MODELS,
             "model-control-mode": "explicit",
-            "backend-directory": self._backends,
+            "backend-directory": BACKENDS,
             "backend-config": f"python,shm-region-prefix-name={self._shared_memory_prefix}",
             "grpc-address": "127.0.0.1",
             "grpc-port": self.port,
@@ -107,7 +119,7 @@ class Triton(Part):
 
     @property
     def _backends(self) -> Path:
-        return self.folder / "backends"
+        return self.folder / BACKENDS
 
     @property
     def _shared_memory_prefix(self) -> str:

@@ -8,14 +8,12 @@ import secrets
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from random import Random
 from typing import Any
 from unittest.mock import Mock
@@ -126,8 +124,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from atelier.embedded.s3 import PORTS
     from atelier.embedded.s3 import ObjectStore as Part
 
-    # No pytest folder: a socket's path may have 107 characters only.
-    folder = Path(tempfile.mkdtemp(prefix="s3-"))
+    # A socket's path may have 107 bytes only; a folder's may have more.
+    folder = tmp_path_factory.mktemp("s3") / f"a {'long ' * 20}path"
     part = Part(folder, free_ports(PORTS), "key", SECRET, secrets.token_hex())
     part.prepare()
     command = part.command()
@@ -150,7 +148,6 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        subprocess.run(["rm", "-rf", str(folder)], check=False)
 
 
 @pytest.fixture

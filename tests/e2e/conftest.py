@@ -136,7 +136,7 @@ def wait_until(
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    running = Stack(tmp_path_factory.mktemp("e2e") / "state")
+    running = Stack(tmp_path_factory.mktemp("e2e") / "the state")
     running.start()
     yield running
     assert running.stop() == 0, running.log.read_text()

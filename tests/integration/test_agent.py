@@ -97,9 +97,9 @@ class TritonProcess:
 
 @pytest.fixture(scope="module")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonProcess]:
-    repository = tmp_path_factory.mktemp("repository") / "toy"
+    repository = tmp_path_factory.mktemp("its repository") / "toy"
     write_repository(repository)
-    process = TritonProcess(tmp_path_factory.mktemp("triton"), repository)
+    process = TritonProcess(tmp_path_factory.mktemp("its triton"), repository)
     process.repository = repository  # type: ignore[attr-defined]
     process.start()
     yield process
@@ -449,7 +449,7 @@ async def test_the_shipped_models_make_pictures(
     repository = model_repository()
     if not list(repository.glob("*.toml")):
         pytest.skip("no model is shipped yet")
-    process = TritonProcess(tmp_path / "triton", repository)
+    process = TritonProcess(tmp_path / "its triton", repository)
     process.repository = repository  # type: ignore[attr-defined]
     try:
         await asyncio.to_thread(process.start)
