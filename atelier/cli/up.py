@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,10 +119,16 @@ class _Up:
         return 0
 
     async def _stop(self, supervisor: Supervisor) -> None:
+        """Stop first, and say so where somebody can still read it."""
         began = time.monotonic()
-        with self._console.status("stopping every part (Ctrl-C again: at once)"):
-            await supervisor.stop()
-        self._console.print(f"every part has stopped, after {time.monotonic() - began:.1f} s")
+        stopping = asyncio.create_task(supervisor.stop())
+        with (
+            suppress(OSError),
+            self._console.status("stopping every part (Ctrl-C again: at once)"),
+        ):
+            await asyncio.wait({stopping})
+        await stopping
+        self._say(f"every part has stopped, after {time.monotonic() - began:.1f} s")
 
     async def _unless_interrupted(self, work: Coroutine[Any, Any, object]) -> None:
         """Do `work`, but drop it as soon as somebody asks us to end."""
@@ -142,8 +149,14 @@ class _Up:
             supervisor.hurry = self._interrupted.is_set()
             self._interrupted.set()
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, heard)
+        def hung_up() -> None:
+            self._console.quiet = True  # writing to a terminal that is gone is an error
+            heard()
+
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, hung_up)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, heard)
 
     def _explain(self, gateway: str) -> None:
         models = list(Catalog.read(model_repository()).cards)
@@ -163,12 +176,17 @@ class _Up:
         print_("\nCtrl-C stops everything; what was made stays.")
 
     def _notice(self, line: str) -> None:
-        self._console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True, highlight=False)
+        self._say(f"[yellow]{escape(line)}[/]")
 
     def _complain(self, first: str, *more: str) -> None:
-        self._console.print(f"[bold red]{escape(first)}[/]", soft_wrap=True)
+        self._say(f"[bold red]{escape(first)}[/]")
         for line in more:
-            self._console.print(f"  {escape(line)}", soft_wrap=True, highlight=False)
+            self._say(f"  {escape(line)}")
+
+    def _say(self, line: str) -> None:
+        """A line, if anybody can still read it."""
+        with suppress(OSError):
+            self._console.print(line, soft_wrap=True, highlight=False)
 
 
 def _record(supervisor: Supervisor, stack: Stack) -> StackRecord:

@@ -11,5 +11,5 @@
 | supervisor.py  | starts them in order, starts again what dies, stops them in reverse |
 | state.py       | the folder that all of this lives in; ports.py remembers the ports  |
 | processes.py   | what the kernel knows of a pid; launch.py ties a child's life to ours |
-| logs.py        | one log file a part; backoff.py: when to start again                |
+| logs.py        | one log file a part                                                 |
 """

@@ -27,12 +27,16 @@ from datetime import datetime
 from pathlib import Path
 
 from atelier.embedded import launch, processes
-from atelier.embedded.backoff import Backoff
-from atelier.embedded.logs import open_log, tail
+from atelier.embedded.logs import open_log, tail, turn_over
 from atelier.embedded.part import NotReadyError, Part, PartError
 from atelier.embedded.state import PartRecord
 
 PROBE_PAUSE_SECONDS = 0.1
+LOG_LOOK_SECONDS = 30.0  # between two looks at how large the logs are
+
+FIRST_SECONDS = 0.5
+LONGEST_SECONDS = 30.0
+HEALTHY_SECONDS = 60.0  # a run of this length forgives what came before
 
 
 class StartError(PartError):
@@ -45,10 +49,29 @@ class StartError(PartError):
 
 @dataclass
 class Hooks:
-    """Who hears of what happens. Called on the event loop; must not block."""
+    """Who hears of what happens. Called on the event loop; must not block.
+
+    Should they raise (a full disk, a terminal that is gone), nobody hears, and the parts are kept
+    all the same.
+    """
 
     changed: Callable[[], None] = lambda: None  # some part's record is another now
     notice: Callable[[str], None] = lambda line: None  # a line that a person should see
+
+
+@dataclass
+class Backoff:
+    """0.5 s, doubling to 30 s; from the start again after a minute of health."""
+
+    failures: int = 0
+
+    def after(self, ran_seconds: float) -> float:
+        """Seconds to wait after a run that lasted `ran_seconds`."""
+        if ran_seconds >= HEALTHY_SECONDS:
+            self.failures = 0
+        delay = min(FIRST_SECONDS * 2.0 ** min(self.failures, 16), LONGEST_SECONDS)
+        self.failures += 1
+        return delay
 
 
 class Keeper:
@@ -112,7 +135,7 @@ class Keeper:
             processes.end_group(self._process.pid)
             delay = self._backoff.after(time.monotonic() - began)
             self._to("restarting")
-            self._hooks.notice(
+            self._say(
                 f"{self.part.name} ended ({processes.describe_exit(status)});"
                 f" it starts again in {delay:g} s. Its log: {self.log}"
             )
@@ -121,17 +144,20 @@ class Keeper:
             try:
                 await self._start_once()
             except PartError as error:
-                self._hooks.notice(str(error))
+                self._say(str(error))
                 await self._kill()
             else:
-                self._hooks.notice(f"{self.part.name} is back after {self.seconds:.1f} s")
+                self._say(f"{self.part.name} is back after {self.seconds:.1f} s")
 
     async def _start_once(self) -> None:
         """Prepare it, start its process, wait until it answers."""
         self._to("starting" if not self.restarts else "restarting")
         began = time.monotonic()
-        await asyncio.to_thread(self.part.prepare)
-        await self._spawn()
+        try:
+            await asyncio.to_thread(self.part.prepare)
+            await self._spawn()
+        except OSError as error:  # a full disk, no more processes: it may pass
+            raise StartError(self.part.name, str(error), self.log) from error
         await self._until_ready(began + self.part.start_seconds)
         self.seconds = time.monotonic() - began
         self._to("ready")
@@ -155,7 +181,7 @@ class Keeper:
                 start_new_session=True,  # the terminal's Ctrl-C is for us alone
             )
         self._started = processes.start_ticks(self._process.pid)
-        self._hooks.changed()
+        self._changed()
 
     async def _until_ready(self, deadline: float) -> None:
         assert self._process is not None
@@ -192,7 +218,15 @@ class Keeper:
 
     def _to(self, state: str) -> None:
         self.state = state
-        self._hooks.changed()
+        self._changed()
+
+    def _changed(self) -> None:
+        with suppress(Exception):
+            self._hooks.changed()
+
+    def _say(self, line: str) -> None:
+        with suppress(Exception):
+            self._hooks.notice(line)
 
 
 class Supervisor:
@@ -201,6 +235,7 @@ class Supervisor:
     def __init__(self, parts: Sequence[Part], logs: Path, hooks: Hooks) -> None:
         self.keepers = {part.name: Keeper(part, logs / f"{part.name}.log", hooks) for part in parts}
         self.hurry = False  # set by a second Ctrl-C: kill what is being waited for
+        self._turning: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start everything, each part as soon as what it needs has answered.
@@ -208,6 +243,7 @@ class Supervisor:
         Raises:
             PartError: one did not come up; the others are left for `stop`.
         """
+        self._turning = asyncio.create_task(self._turn_logs_over())
         starts = [asyncio.create_task(self._start(keeper)) for keeper in self.keepers.values()]
         try:
             await asyncio.gather(*starts)
@@ -218,6 +254,8 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop everything, each part as soon as nobody needs it any more."""
+        if self._turning:
+            self._turning.cancel()
         stopped = {name: asyncio.Event() for name in self.keepers}
 
         async def stop(keeper: Keeper) -> None:
@@ -235,6 +273,13 @@ class Supervisor:
         for name in keeper.part.needs:
             await self.keepers[name].answered.wait()
         await keeper.start()
+
+    async def _turn_logs_over(self) -> None:
+        while True:
+            await asyncio.sleep(LOG_LOOK_SECONDS)
+            for keeper in self.keepers.values():
+                with suppress(OSError):
+                    await asyncio.to_thread(turn_over, keeper.log)
 
 
 def log_tail(error: PartError) -> str:
