@@ -1,10 +1,12 @@
-"""Where results are written to. Pure, but for asking the disk what is a folder."""
+"""Where results are written to, and how."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
+from atelier.cli.problems import ProblemError
 from atelier.v1 import generation_pb2
 
 SUFFIXES = {
@@ -36,10 +38,44 @@ def paths(out: Path, prompt: str, generation: generation_pb2.Generation) -> list
     ]
 
 
+def make_folder(out: Path) -> None:
+    """The folder that results for `out` will lie in.
+
+    Raises:
+        ProblemError: it cannot be made, or not written to.
+    """
+    folder = out if is_folder(out) else out.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(folder, error.strerror) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _cannot_write(folder, "it is not yours")
+
+
+def write(path: Path, content: bytes) -> None:
+    """The whole file or nothing of it.
+
+    Raises:
+        ProblemError: it cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise _cannot_write(path, error.strerror) from error
+
+
 def slug(prompt: str) -> str:
     """A prompt as a file's name."""
     words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
     return words[:_SLUG_LENGTH].rstrip("-") or "picture"
+
+
+def _cannot_write(path: Path, why: str | None) -> ProblemError:
+    return ProblemError([f"cannot write to {path}: {why or 'no reason was given'}", "try --out"])
 
 
 def _suffix(out: Path, result: generation_pb2.Result) -> str:

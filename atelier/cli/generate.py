@@ -56,9 +56,10 @@ async def generate(address: str, wish: Wish, out: Path, console: Console) -> lis
     """Make what is wished for, write it, show it; the files that were written.
 
     Raises:
-        ProblemError: it could not be made.
+        ProblemError: it could not be made, or not written.
     """
     began = time.monotonic()
+    files.make_folder(out)  # before anything is drawn for nothing
     options = (("grpc.max_receive_message_length", MOST_BYTES),)
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         try:
@@ -74,8 +75,7 @@ async def generate(address: str, wish: Wish, out: Path, console: Console) -> lis
         content = result.inline_data or await asyncio.to_thread(_download, result)
         if hashlib.sha256(content).hexdigest() != result.sha256:
             raise problems.ProblemError([f"result {result.index} was damaged on its way here"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        files.write(path, content)
         if result.content_type.startswith("image/"):
             picture.show(console, content, _means(console))
         console.print(

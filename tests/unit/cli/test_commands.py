@@ -32,6 +32,14 @@ def test_generate_without_a_stack_says_how_to_start_one(tmp_path: Path) -> None:
     assert "atelier up" in result.output
 
 
+def test_generate_into_nowhere_asks_nobody(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    command = ["generate", "a star", "--address", "127.0.0.1:1", "-o", str(tmp_path / "file" / "x")]
+    result = run(app, command)
+    assert result.exit_code == 1
+    assert "cannot write to" in result.output
+
+
 def test_generate_with_a_bad_size_is_bad_input(tmp_path: Path) -> None:
     assert run(app, ["generate", "a star", "--size", "big"]).exit_code == 2
 

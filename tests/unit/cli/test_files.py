@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from atelier.cli import files
+from atelier.cli.problems import ProblemError
 from atelier.v1 import generation_pb2
 
 ID = "0199c3a2-7c11-7a30-9b1e-0123456789ab"
@@ -45,3 +46,20 @@ def test_a_file_is_that_file(tmp_path: Path) -> None:
 )
 def test_a_prompt_never_leaves_its_folder(prompt: str, slug: str) -> None:
     assert files.slug(prompt) == slug
+
+
+def test_a_folder_that_cannot_be_made_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file" / "under", tmp_path / "file" / "under" / "it.png"):
+        with pytest.raises(ProblemError, match="cannot write to"):
+            files.make_folder(out)
+
+
+def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+    files.make_folder(tmp_path / "new" / "it.png")
+    files.write(tmp_path / "new" / "it.png", b"whole")
+    assert (tmp_path / "new" / "it.png").read_bytes() == b"whole"
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(ProblemError, match="Is a directory"):
+        files.write(tmp_path / "taken", b"data")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "taken"]
