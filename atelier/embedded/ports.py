@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 
 from atelier.embedded.part import PartError
+from atelier.embedded.state import write_json
 
 HOST = "127.0.0.1"
 RANGE = range(20_000, 32_000)
@@ -37,15 +38,7 @@ class PortBook:
         self._path = path
         self._rng = rng
         self._free = free
-        self._ports: dict[str, int] = {}
-        if path.exists():
-            self._ports = {
-                str(name): int(port) for name, port in json.loads(path.read_text()).items()
-            }
-
-    def look(self, name: str) -> int | None:
-        """The port that `name` had last."""
-        return self._ports.get(name)
+        self._ports = _read(path)
 
     def take(self, name: str, wanted: int | None = None) -> int:
         """A free port for `name`: the one that is wanted, else the one it had, else a new one.
@@ -54,7 +47,8 @@ class PortBook:
             PartError: the wanted port is taken.
         """
         if wanted is not None:
-            if not self._free(wanted):
+            others = {port for other, port in self._ports.items() if other != name}
+            if wanted in others or not self._free(wanted):
                 raise PartError(f"port {wanted} is taken: give {name} another, or none")
             port = wanted
         else:
@@ -64,7 +58,7 @@ class PortBook:
         return port
 
     def save(self) -> None:
-        self._path.write_text(json.dumps(self._ports, indent=2, sort_keys=True) + "\n")
+        write_json(self._path, self._ports)
 
     def _draw(self) -> int:
         taken = set(self._ports.values())
@@ -73,3 +67,11 @@ class PortBook:
             if port not in taken and self._free(port):
                 return port
         raise PartError(f"no free port found between {RANGE.start} and {RANGE.stop}")
+
+
+def _read(path: Path) -> dict[str, int]:
+    """What was remembered; nothing where the file makes no sense, for ports can be drawn again."""
+    try:
+        return {str(name): int(port) for name, port in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

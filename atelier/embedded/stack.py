@@ -34,7 +34,6 @@ class StackOptions:
     devices: int = 1
     device_bytes: int = DEVICE_BYTES
     gateway_port: int | None = None
-    rooms: bool = True  # False: only what is not ours (tests of the parts)
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,8 @@ def build(state: StateDir, options: StackOptions, *, keep_ports: bool = False) -
     gateway = f"127.0.0.1:{book.take('gateway', options.gateway_port)}"
     if not keep_ports:
         book.save()
-    parts: tuple[Part, ...] = (postgres, store, *tritons)
-    if options.rooms:
-        parts += _rooms(state, options, postgres, store, tritons, scheduler, gateway)
-    return Stack(parts, gateway, options.devices)
+    rooms = _rooms(state, options, postgres, store, tritons, scheduler, gateway)
+    return Stack((postgres, store, *tritons, *rooms), gateway, options.devices)
 
 
 def _rooms(
@@ -107,6 +104,8 @@ def _rooms(
         "ATELIER_S3_BUCKET": BUCKET,
         "ATELIER_S3_SECURE": "false",
     }
+    # Whatever the environment says: the rooms' models are those that Triton has.
+    models = {"ATELIER_MODEL_REPOSITORY": str(tritons[0].repository)}
     hardware = cpu_name()
     devices = [
         {
@@ -120,7 +119,11 @@ def _rooms(
     brain = Room(
         "scheduler",
         scheduler,
-        {"ATELIER_SCHEDULER_LISTEN": scheduler, "ATELIER_POSTGRES_DSN": postgres.dsn},
+        {
+            **models,
+            "ATELIER_SCHEDULER_LISTEN": scheduler,
+            "ATELIER_POSTGRES_DSN": postgres.dsn,
+        },
         state.root,
         needs=(postgres.name,),
     )
@@ -128,6 +131,7 @@ def _rooms(
         "agent",
         "",
         {
+            **models,
             **results,
             "ATELIER_SCHEDULER_ADDRESS": scheduler,
             "ATELIER_NODE": socket.gethostname(),
@@ -143,6 +147,7 @@ def _rooms(
         "gateway",
         gateway,
         {
+            **models,
             **results,
             "ATELIER_GATEWAY_LISTEN": gateway,
             "ATELIER_SCHEDULER_ADDRESS": scheduler,

@@ -112,12 +112,12 @@ class StateDir:
         known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
         if missing := [name for name in SECRETS if name not in known]:
             known |= {name: secrets.token_hex(20) for name in missing}
-            _write(path, known)
+            write_json(path, known)
         return known
 
     def write(self, record: StackRecord) -> None:
         """Tell the world who runs."""
-        _write(self._records, asdict(record))
+        write_json(self._records, asdict(record))
 
     def read(self) -> StackRecord | None:
         """Who ran here last; None where nobody did, or the file makes no sense."""
@@ -135,7 +135,7 @@ class StateDir:
         return [p.name for p in parts if p.pid is not None and processes.end(p.pid, p.started)]
 
 
-def _write(path: Path, content: object) -> None:
+def write_json(path: Path, content: object) -> None:
     """Atomically, and readable for this user alone."""
     beside = path.with_name(f".{path.name}.new")
     beside.touch(mode=0o600)

@@ -36,10 +36,9 @@ class Running:
 
     def __init__(self, state: StateDir) -> None:
         self.notices: list[str] = []
-        self.stack: Stack = build(state, StackOptions(rooms=False))
-        self.supervisor = Supervisor(
-            self.stack.parts, state.logs, Hooks(notice=self.notices.append)
-        )
+        self.stack: Stack = build(state, StackOptions())
+        parts = [part for part in self.stack.parts if part.name in INFRASTRUCTURE]
+        self.supervisor = Supervisor(parts, state.logs, Hooks(notice=self.notices.append))
 
     def pid(self, name: str) -> int:
         pid = self.supervisor.keepers[name].record().pid

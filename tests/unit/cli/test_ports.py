@@ -21,7 +21,7 @@ def test_a_port_is_remembered(tmp_path: Path) -> None:
 
 def test_nothing_is_remembered_that_was_not_saved(tmp_path: Path) -> None:
     book(tmp_path).take("gateway")
-    assert book(tmp_path).look("gateway") is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_port_that_somebody_took_is_replaced(tmp_path: Path) -> None:
@@ -41,6 +41,24 @@ def test_a_wanted_port_is_taken_or_refused(tmp_path: Path) -> None:
     assert book(tmp_path).take("gateway", 4711) == 4711
     with pytest.raises(PartError, match="port 4711 is taken"):
         book(tmp_path, taken={4711}).take("gateway", 4711)
+
+
+def test_a_wanted_port_that_another_part_has_is_refused(tmp_path: Path) -> None:
+    ports = book(tmp_path)
+    taken = ports.take("postgres")
+    with pytest.raises(PartError, match=f"port {taken} is taken"):
+        ports.take("gateway", taken)
+    assert ports.take("postgres", taken) == taken
+
+
+@pytest.mark.parametrize("text", ["", '{"gate', "[]", '{"gateway": null}', "\x00"])
+def test_a_file_that_makes_no_sense_is_forgotten(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ports.json").write_text(text)
+    ports = book(tmp_path)
+    port = ports.take("gateway")
+    ports.save()
+    assert book(tmp_path, seed=2).take("gateway") == port
+    assert [path.name for path in tmp_path.iterdir()] == ["ports.json"]  # nothing half written
 
 
 def test_no_port_at_all_is_an_error(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from atelier.config import AgentSettings, GatewaySettings, SchedulerSettings
 from atelier.embedded.part import Part
 from atelier.embedded.stack import StackOptions, build, cpu_name
 from atelier.embedded.state import StateDir
+from atelier.embedded.triton import Triton
 
 OWN = ("scheduler", "agent", "gateway")
 
@@ -106,6 +107,19 @@ def test_our_processes_can_read_their_settings(
                 parts["triton-0"].address,
                 parts["triton-1"].address,
             ]
+
+
+def test_every_room_has_the_models_that_triton_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATELIER_MODEL_REPOSITORY", "/elsewhere")
+    state = StateDir(tmp_path / "state")
+    state.create()
+    *_, triton, scheduler, agent, gateway = build(state, StackOptions()).parts
+    assert isinstance(triton, Triton)
+    for room in (scheduler, agent, gateway):
+        told = room.command().environment["ATELIER_MODEL_REPOSITORY"]
+        assert told == str(triton.repository)
 
 
 def test_the_processor_has_a_name(tmp_path: Path) -> None:
