@@ -64,9 +64,10 @@ class Triton(Part):
             raise PartError(f"Triton's Python backend has no stub for Python {python}")
         if problem := missing_libpython():
             raise PartError(problem)
+        self.folder.mkdir(parents=True, exist_ok=True)
         models = self.folder / MODELS
         models.unlink(missing_ok=True)
-        models.symlink_to(self.repository)
+        models.symlink_to(self.repository.absolute())
         shutil.rmtree(self._backends, ignore_errors=True)
         shutil.copytree(wheel / "backends" / "python", self._backends / "python")
         shutil.copy(stub, self._backends / "python")
