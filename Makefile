@@ -4,7 +4,10 @@ PROMPT ?= a red circle on a blue background
 DEVICES ?= 1
 STATE_DIR ?= .state
 ONCE ?=
-export PROMPT PYTHON
+# As they were given: a $ in a prompt is a dollar, and no variable of make's.
+override PROMPT := $(value PROMPT)
+override STATE_DIR := $(value STATE_DIR)
+export PROMPT STATE_DIR PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help run test verify stubs states lint format types train-tiny-image export-tiny-image obey \
@@ -16,8 +19,8 @@ help: ## show this
 	@echo 'make run PROMPT="a green ring" DEVICES=2 ONCE=1 STATE_DIR=.state PYTHON=python3.12'
 
 run: .venv/.embedded ## start everything, draw PROMPT, serve until Ctrl-C (ONCE=1: stop after it)
-	@.venv/bin/atelier up --devices $(DEVICES) --state-dir "$(STATE_DIR)" \
-		$(if $(ONCE),--once,--prompt) "$$PROMPT"
+	@.venv/bin/atelier up --devices $(DEVICES) --state-dir "$$STATE_DIR" \
+		$(if $(filter-out 0 no false,$(ONCE)),--once,--prompt) "$$PROMPT"
 
 test: .venv/.dev ## run every check and every test
 	@scripts/check.sh

@@ -16,7 +16,8 @@ else: sys.exit("it has no %s, which Triton needs (Debian, Ubuntu: apt install %s
 '
 
 why=""
-for candidate in ${PYTHON:-python3.12 python3.11 python3}; do
+if [ -n "${PYTHON:-}" ]; then set -- "$PYTHON"; else set -- python3.12 python3.11 python3; fi
+for candidate in "$@"; do
     found=$(command -v "$candidate") || continue
     if said=$("$found" -c "$check" 2>&1); then
         echo "$found"
