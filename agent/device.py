@@ -156,20 +156,7 @@ class Device:
 
     async def sample(self) -> DeviceSample:
         """How the device is; what is resident is as Triton tells, or as it last told."""
-        reason = ""
-        changes = self._changes
-        try:
-            async with asyncio.timeout(LIVE_SECONDS):
-                if not await self._triton.live():
-                    reason = "Triton says that it is not live"
-                loaded = await self._triton.resident()
-            if self._changes == changes:  # else a load or unload knows better
-                self._resident = self._models_of(loaded)
-        except TimeoutError:
-            reason = f"Triton gave no answer within {LIVE_SECONDS:g} s"
-        except ExecutionError as error:
-            reason = error.message
-        measure = await self._measured()
+        reason, measure = await asyncio.gather(self._trouble(), self._measured())
         return DeviceSample(
             device_id=self.id,
             healthy=not reason,
@@ -190,6 +177,21 @@ class Device:
     async def close(self) -> None:
         """Let go of Triton."""
         await self._triton.close()
+
+    async def _trouble(self) -> str:
+        """What is wrong with Triton, if anything; learns what is resident."""
+        changes = self._changes
+        try:
+            async with asyncio.timeout(LIVE_SECONDS):
+                live = await self._triton.live()
+                loaded = await self._triton.resident()
+        except TimeoutError:
+            return f"Triton gave no answer within {LIVE_SECONDS:g} s"
+        except ExecutionError as error:
+            return error.message
+        if self._changes == changes:  # else a load or unload knows better
+            self._resident = self._models_of(loaded)
+        return "" if live else "Triton says that it is not live"
 
     async def _measured(self) -> Measure:
         """What the driver tells; a driver that hangs tells nothing, and holds only its thread."""

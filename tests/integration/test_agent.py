@@ -400,7 +400,8 @@ async def test_a_wrong_key_is_reported(triton: TritonProcess) -> None:
 async def test_the_process_stops_cleanly(triton: TritonProcess, number: int) -> None:
     scheduler = Scheduler()
     await scheduler.start()
-    of = settings(triton, scheduler)
+    silent = socket.create_server(("127.0.0.1", 0))  # an object store that never answers
+    of = settings(triton, scheduler, s3_endpoint=f"127.0.0.1:{silent.getsockname()[1]}")
     environment = {
         **os.environ,
         **{f"ATELIER_{name.upper()}": str(value) for name, value in of if value is not None},
@@ -417,12 +418,13 @@ async def test_the_process_stops_cleanly(triton: TritonProcess, number: int) -> 
     await scheduler.load()
     scheduler.run("long", steps=100, guidance=SLOW)
     await scheduler.hear(pb.AttemptProgress, lambda p: p.step >= 2)
-    scheduler.run("uploading", steps=1)  # to a store that is not there
+    scheduler.run("uploading", steps=1)
     await scheduler.hear(pb.DeviceReleased)
     process.send_signal(number)
     async with asyncio.timeout(6):
         _, errors = await process.communicate()
     await scheduler.stop()
+    silent.close()
     text = errors.decode()
     assert process.returncode == 0, text
     assert "Traceback" not in text
