@@ -1,8 +1,8 @@
 """One log file a part: appended to, with a banner at each start, turned over when it is large.
 
-A part holds its log open, and most are not ours to tell that it moved. So a log that is turned over
-is copied, then emptied: as every part appends, it goes on at the beginning. What is written between
-the two is lost, some milliseconds' worth.
+While its part runs, a log cannot just be moved: the part holds it open, and most are not ours to
+tell. It is copied, then emptied, and as every part appends, it goes on at the beginning. What is
+written between the two is lost, some milliseconds' worth.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ LARGE_BYTES = 10 * 2**20
 
 def open_log(path: Path, banner: str, now: datetime) -> IO[bytes]:
     """Open a part's log for its process to write to."""
-    turn_over(path)
+    if _is_large(path):
+        path.replace(_older(path))
     log = path.open("ab")
     log.write(f"\n==== {now.isoformat(timespec='seconds')} {banner} ====\n".encode())
     log.flush()
@@ -25,9 +26,9 @@ def open_log(path: Path, banner: str, now: datetime) -> IO[bytes]:
 
 
 def turn_over(path: Path) -> None:
-    """Empty a log that is large, and keep what it held beside it."""
-    if path.exists() and path.stat().st_size > LARGE_BYTES:
-        shutil.copyfile(path, path.with_suffix(".log.1"))
+    """Empty the log of a part that runs, if it is large; what it held is kept beside it."""
+    if _is_large(path):
+        shutil.copyfile(path, _older(path))
         with path.open("r+b") as log:
             log.truncate()
 
@@ -41,3 +42,11 @@ def tail(path: Path, lines: int = 15) -> str:
     except OSError as error:
         return f"(no log: {error})"
     return "\n".join(text.splitlines()[-lines:])
+
+
+def _is_large(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > LARGE_BYTES
+
+
+def _older(path: Path) -> Path:
+    return path.with_suffix(".log.1")
