@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -22,6 +23,14 @@ from atelier.status import abort, from_rpc_error
 log = structlog.get_logger()
 
 MAX_MESSAGE_BYTES = 4 * 2**20
+
+# What a call to another part ends with while that part is away. CANCELLED is the other side's, when
+# it stops or is overrun: a cancel of ours raises asyncio.CancelledError instead.
+_AWAY = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+)
 
 _KEEPALIVE = [
     ("grpc.keepalive_time_ms", 20_000),
@@ -74,7 +83,7 @@ def caller_error(error: Exception) -> AtelierError | None:
         known = from_rpc_error(error)
         if known is not None:
             return known
-        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        if error.code() in _AWAY:
             return UnavailableError(
                 "a part of the service is away; try again", retry_after_seconds=1.0
             )
@@ -105,7 +114,13 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 _guard_decode(handler.request_deserializer),
                 handler.response_serializer,
             )
-        return handler  # streams of requests are between parts of ours
+        if handler.stream_stream:
+            return grpc.stream_stream_rpc_method_handler(
+                _guard_stream(handler.stream_stream, method),
+                handler.request_deserializer,  # a message that is none ends the stream
+                handler.response_serializer,
+            )
+        return handler
 
 
 def _guard_decode(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -141,8 +156,9 @@ def _guard_stream(handle: Callable[..., Any], method: str) -> Callable[..., Any]
             if not inspect.isasyncgen(answers):  # the health and reflection services write instead
                 await answers
                 return
-            async for answer in answers:
-                yield answer
+            async with aclosing(answers):  # a call may be cut off while an answer is sent
+                async for answer in answers:
+                    yield answer
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception as error:
