@@ -167,7 +167,7 @@ def failure_from(status: status_pb2.Status) -> Failure:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info):
             reason = info.reason
-    known = status.code in code_pb2.Code.values()
+    known = status.code in code_pb2.Code.values() and status.code != code_pb2.OK
     return Failure(
         code_pb2.Code.Name(status.code) if known else "UNKNOWN",
         cut(reason.replace("\0", ""), MAX_REASON_BYTES),

@@ -22,11 +22,14 @@ from atelier.v1 import (
     scheduler_pb2_grpc,
 )
 from scheduler.agent_servicer import AgentServicer
+from scheduler.background import Background
 from scheduler.dispatch import Dispatch
 from scheduler.fleet import Fleet
 from scheduler.intake import Intake
+from scheduler.lines import Lines
 from scheduler.live import Live
 from scheduler.outcomes import Outcomes
+from scheduler.reports import Reports
 from scheduler.sched import Sched
 from scheduler.scheduler_servicer import SchedulerServicer
 from scheduler.sysmon import Sysmon
@@ -47,18 +50,21 @@ async def run(settings: SchedulerSettings) -> None:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(GenerationStore(dsn))
         epoch = await store.next_epoch()
+        background = Background()
+        stack.push_async_callback(background.close)
         live = Live(Sched(catalog.cards), clock)
-        outcomes = Outcomes(store, live)
-        fleet = Fleet(
-            live, outcomes, epoch=epoch, report_seconds=settings.report_seconds, clock=clock
-        )
-        dispatch = Dispatch(store, live, fleet, outcomes, epoch=epoch, clock=clock)
+        lines = Lines(epoch)
+        outcomes = Outcomes(store, live, lines)
+        fleet = Fleet(live, lines, outcomes, background, clock=clock)
+        reports = Reports(live, lines, fleet, outcomes, background, clock=clock)
+        dispatch = Dispatch(store, live, lines, fleet, outcomes, clock=clock)
         intake = Intake(store, live.accepted)
         sysmon = Sysmon(
+            store,
             live,
             fleet,
             outcomes,
-            dispatch,
+            background,
             grace_seconds=settings.agent_grace_seconds,
             clock=clock,
         )
@@ -66,20 +72,29 @@ async def run(settings: SchedulerSettings) -> None:
         failed = await stack.enter_async_context(
             tasks(intake=intake.run(), dispatch=dispatch.run(), sysmon=sysmon.run())
         )
-        servicer = SchedulerServicer(
-            store, live, intake, dispatch, fleet, max_queued=settings.max_queued
+        generations = SchedulerServicer(
+            store,
+            live,
+            intake,
+            dispatch,
+            outcomes,
+            fleet,
+            background,
+            max_queued=settings.max_queued,
         )
+        agents = AgentServicer(lines, fleet, reports, report_seconds=settings.report_seconds)
 
         def register(server: grpc.aio.Server) -> None:
-            scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(servicer, server)
-            agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentServicer(fleet), server)
+            scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(generations, server)
+            agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
 
         services = [
             scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"],
             agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
         ]
         await stack.enter_async_context(serving(settings.scheduler_listen, services, register))
-        stack.callback(fleet.close)
+        stack.callback(lines.end_all)
+        sysmon.serving()
         await stopped(failed)
 
 

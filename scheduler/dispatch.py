@@ -6,15 +6,17 @@ Clear, look, wait, in that order, with nothing awaited between looking and decid
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections.abc import Callable
 
 import structlog
 
 from atelier.errors import UnavailableError
+from atelier.generation import Generation, State
 from atelier.generation_store import GenerationStore
-from atelier.translate import generation_to
-from atelier.v1 import agent_pb2 as pb
 from scheduler.fleet import Fleet
+from scheduler.lines import Lines
 from scheduler.live import Live
 from scheduler.outcomes import Outcomes, persist
 from scheduler.sched import Bind, Decision, Load, Unload
@@ -23,6 +25,7 @@ from scheduler.trace import decision_line, state_line
 log = structlog.get_logger()
 
 TICK_SECONDS = 0.5  # back-offs end and waits grow without anybody's event
+DISAGREED_SECONDS = 1.0  # pause of a ticket of which memory and database thought differently
 
 
 class Dispatch:
@@ -32,18 +35,19 @@ class Dispatch:
         self,
         store: GenerationStore,
         live: Live,
+        lines: Lines,
         fleet: Fleet,
         outcomes: Outcomes,
         *,
-        epoch: int,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._live = live
+        self._lines = lines
         self._fleet = fleet
         self._outcomes = outcomes
-        self._epoch = epoch
         self._clock = clock
+        self._broken = ""
 
     async def run(self) -> None:
         """Schedule whenever something changed, until cancelled."""
@@ -51,59 +55,96 @@ class Dispatch:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 wake.clear()
-                for decision in self._live.sched.schedule(self._clock()):
+                for decision in self._decide():
                     log.info("decided", decision=decision_line(decision))
+                    if isinstance(decision, Bind):
+                        self._live.claiming.add(decision.ticket.id)
                     tasks.create_task(self._carry_out(decision))
-                self._live.sched.check_integrity()
-                log.debug("sched", state=state_line(self._live.sched))
+                if log.is_enabled_for(logging.DEBUG):
+                    log.debug("sched", state=state_line(self._live.sched))
                 try:
                     async with asyncio.timeout(TICK_SECONDS):
                         await wake.wait()
                 except TimeoutError:
                     pass
 
+    def _decide(self) -> list[Decision]:
+        """What the core decides. Where its books are broken, that is told, and the rest goes on.
+
+        An assertion of the core is a fault of ours. It must be loud, and cost no more than the
+        devices that it names: all others, and all that is queued, are as good as before.
+        """
+        sched = self._live.sched
+        decisions: list[Decision] = []
+        try:
+            decisions = sched.schedule(self._clock())
+            sched.check_integrity()
+            self._broken = ""
+        except AssertionError as error:
+            why = str(error)
+            if why != self._broken:
+                log.critical("core broken", why=why, state=state_line(sched), exc_info=error)
+            self._broken = why
+            words = set(re.split(r"[:\s]+", why))
+            for device in list(sched.devices.values()):
+                if words & {device.id, *device.running}:
+                    self._fleet.distrust(device.id, "the scheduler lost count of it")
+        return decisions
+
     async def _carry_out(self, decision: Decision) -> None:
-        match decision:
-            case Bind():
-                await self._bind(decision)
-            case Load(model, device_id, _):
-                command = pb.LoadModel(device_id=device_id, model=model, epoch=self._epoch)
-                self._fleet.send(device_id, pb.ConnectResponse(load_model=command))
-            case Unload(model, device_id):
-                unload = pb.UnloadModel(device_id=device_id, model=model, epoch=self._epoch)
-                self._fleet.send(device_id, pb.ConnectResponse(unload_model=unload))
+        try:
+            match decision:
+                case Bind():
+                    await self._bind(decision)
+                case Load(model, device_id, _):
+                    self._lines.load(device_id, model)
+                case Unload(model, device_id):
+                    self._lines.unload(device_id, model)
+        except Exception as error:
+            log.error("decision not carried out", decision=decision_line(decision), exc_info=error)
+            if isinstance(decision, Bind):  # sysmon finds it in the database
+                self._live.claiming.discard(decision.ticket.id)
+                self._live.released(decision.ticket.id)
 
     async def _bind(self, decision: Bind) -> None:
         ticket, device_id = decision.ticket, decision.device_id
-        try:
-            row = await self._store.claim(ticket.id, device_id)
-        except UnavailableError:
-            # It may be claimed or not: read what stands, and take that.
-            row = await persist(lambda: self._store.read(ticket.tenant, ticket.id))
-            if row and row.lease_token is None and not row.state.final:
-                self._live.sched.drop(ticket.id)
-                self._live.requeued(row, delay_seconds=1.0)
-                return
-        if row is None or row.lease_token is None:  # cancelled or expired meanwhile
+        row, ours = await self._claim(ticket.id, device_id)
+        if ticket.id not in self._live.claiming:
+            return  # it ended meanwhile, and memory knows
+        if row is None:
+            self._live.claiming.discard(ticket.id)
             self._live.released(ticket.id)
-            return
-        self._live.claimed(row)
-        device = self._live.sched.devices.get(device_id)
-        attempt = pb.Attempt(generation_id=row.id, lease_token=row.lease_token, device_id=device_id)
-        run = pb.RunGeneration(attempt=attempt, epoch=self._epoch, generation=generation_to(row))
-        still_bound = device is not None and ticket.id in device.running
-        if not still_bound or not self._fleet.send(device_id, pb.ConnectResponse(run=run)):
+        elif ours:
+            self._live.claimed(row)
+            await self._send(row)
+        elif row.state is State.QUEUED:
+            self._live.requeued(row, DISAGREED_SECONDS)
+        else:
+            self._live.claiming.discard(ticket.id)
+            await self._outcomes.stands(row)
+
+    async def _claim(self, generation_id: str, device_id: str) -> tuple[Generation | None, bool]:
+        """The row as it stands after the claim, and whether it runs by that claim."""
+        try:
+            if row := await self._store.claim(generation_id, device_id):
+                return row, True
+        except UnavailableError:
+            # It may be claimed or not: what stands now counts. Who else would have claimed it?
+            row = await persist(lambda: self._store.look(generation_id))
+            return row, bool(row and row.state is State.RUNNING and row.device == device_id)
+        return await persist(lambda: self._store.look(generation_id)), False
+
+    async def _send(self, row: Generation) -> None:
+        assert row.lease_token is not None
+        device = self._live.sched.devices.get(row.device)
+        still_bound = device is not None and row.id in device.running
+        if not still_bound or not self._lines.run(row):
             await self._outcomes.lost(row.id, row.lease_token)
         elif row.id in self._live.cancelling:
-            self.cancel(row.id)
+            self._lines.cancel(row)
 
     def cancel(self, generation_id: str) -> None:
-        """Tell the agent to stop a running generation at its next step."""
+        """Tell the agent to stop a running generation at its next step, now or when it is back."""
         self._live.cancelling.add(generation_id)
-        row = self._live.running.get(generation_id)
-        if row and row.lease_token is not None:
-            attempt = pb.Attempt(
-                generation_id=row.id, lease_token=row.lease_token, device_id=row.device
-            )
-            command = pb.CancelAttempt(attempt=attempt, epoch=self._epoch)
-            self._fleet.send(row.device, pb.ConnectResponse(cancel=command))
+        if row := self._live.running.get(generation_id):
+            self._lines.cancel(row)

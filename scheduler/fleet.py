@@ -1,24 +1,26 @@
-"""The agents: one line each, and what they say. Commands go out by `send`; reports come in here.
+"""The devices, as their agents come and go.
 
 A line that breaks leaves its devices in place but out of use, for `agent_grace_seconds`: the agent
 goes on working and comes back with the attempts it runs, which are adopted. Only when it does not
 come back are its attempts given to others (sysmon).
+
+A device whose facts do not add up is in doubt: the core has it empty and quarantined, with the
+reason, until a report makes sense again.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import structlog
 
-from atelier.translate import failure_from, provenance_from, result_from
 from atelier.v1 import agent_pb2 as pb
-from scheduler.device import Device
+from scheduler.background import Background
+from scheduler.facts import misfit
+from scheduler.lines import Line, Lines
 from scheduler.live import Live
 from scheduler.outcomes import Outcomes
-from scheduler.watchers import Progress
 
 log = structlog.get_logger()
 
@@ -26,231 +28,143 @@ AWAY = "its agent is not connected"
 
 
 @dataclass
-class Line:
-    """One connected agent: what waits to be sent, and its devices."""
+class Doubt:
+    """Why a device is not believed, and the attempts that it said hold it."""
 
-    node: str
-    devices: tuple[str, ...]
-    outgoing: asyncio.Queue[pb.ConnectResponse | None] = field(default_factory=asyncio.Queue)
+    reason: str
+    held: frozenset[str]
 
 
 class Fleet:
-    """All lines. `lost_since` has the devices whose agent is away, and since when."""
+    """What is known of each device beside the core; nothing of one that was given up.
+
+    `lost_since` has those whose agent is away, and since when; `doubts` those not believed.
+    """
 
     def __init__(
         self,
         live: Live,
+        lines: Lines,
         outcomes: Outcomes,
+        background: Background,
         *,
-        epoch: int,
-        report_seconds: float,
         clock: Callable[[], float],
     ) -> None:
         self.lost_since: dict[str, float] = {}
         self.samples: dict[str, pb.DeviceSample] = {}
         self.hardware: dict[str, str] = {}
+        self.reported: dict[str, frozenset[str]] = {}  # what was resident, by the last report
+        self.doubts: dict[str, Doubt] = {}
         self._live = live
+        self._lines = lines
         self._outcomes = outcomes
-        self._epoch = epoch
-        self._report_seconds = report_seconds
+        self._background = background
         self._clock = clock
-        self._lines: dict[str, Line] = {}  # by node
-        self._line_of: dict[str, Line] = {}  # by device
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._differ: dict[str, set[str]] = {}  # device -> models of which its last report differs
 
-    def send(self, device_id: str, command: pb.ConnectResponse) -> bool:
-        """Queue a command for the device's agent; False where it is away."""
-        line = self._line_of.get(device_id)
-        if line is None:
-            return False
-        line.outgoing.put_nowait(command)
-        return True
+    def join(self, hello: pb.Hello) -> tuple[Line, list[pb.Attempt]]:
+        """Take up an agent: its devices as they are, its attempts where they are still theirs.
 
-    async def connect(
-        self, requests: AsyncIterator[pb.ConnectRequest]
-    ) -> AsyncIterator[pb.ConnectResponse]:
-        """One agent's stream, from its Hello until it breaks."""
-        first = await anext(requests)
-        line, revoked = self._join(first.hello)
-        yield pb.ConnectResponse(
-            welcome=pb.Welcome(
-                epoch=self._epoch, report_seconds=self._report_seconds, revoked=revoked
-            )
-        )
-        listener = asyncio.create_task(self._listen(line, requests))
-        try:
-            while (command := await line.outgoing.get()) is not None:
-                yield command
-        finally:
-            listener.cancel()
-            self._leave(line)
+        Returns:
+            Its line, and the attempts that it should stop and forget.
+        """
+        facts_of = {facts.id: facts for facts in hello.devices}
+        line, no_more = self._lines.open(hello.node, tuple(facts_of))
+        for device_id in no_more:
+            self.give_up(device_id)
 
-    def close(self) -> None:
-        """End all lines; the agents will connect to whoever serves next."""
-        for line in self._lines.values():
-            line.outgoing.put_nowait(None)
-
-    def _join(self, hello: pb.Hello) -> tuple[Line, list[pb.Attempt]]:
-        """Take up an agent: its devices as they are, its attempts where they are still theirs."""
-        now = self._clock()
-        if old := self._lines.get(hello.node):
-            old.outgoing.put_nowait(None)
-        line = Line(hello.node, tuple(facts.id for facts in hello.devices))
-        self._lines[hello.node] = line
-        sched = self._live.sched
-        for facts in hello.devices:
-            if facts.id in sched.devices:
-                sched.device_down(facts.id)
-            sched.device_up(facts.id, hello.node, facts.capacity_bytes,
-                            list(facts.resident_models), now)  # fmt: skip
-            self._line_of[facts.id] = line
-            self.lost_since.pop(facts.id, None)
-            self.hardware[facts.id] = facts.hardware
-        revoked, kept = [], set()
+        revoked, kept, holding = [], set[str](), set[str]()
         for attempt in hello.attempts:
             generation = self._live.holds(attempt.generation_id, attempt.lease_token)
-            if generation and attempt.device_id in sched.devices:
-                sched.adopt(self._live.ticket(generation), attempt.device_id, now)
-                kept.add(generation.id)
-            else:
+            if generation is None or generation.device not in facts_of:
                 revoked.append(attempt)
+                continue
+            kept.add(generation.id)
+            self._live.lost.discard((generation.id, attempt.lease_token))
+            if not attempt.released:
+                holding.add(generation.id)
+            if generation.id in self._live.cancelling:  # asked for while the agent was away
+                self._lines.cancel(generation)
+
+        for facts in facts_of.values():
+            held = {i for i in holding if self._live.running[i].device == facts.id}
+            self._take(facts.id, hello.node, facts.capacity_bytes, facts.resident_models, held)
+            self.lost_since.pop(facts.id, None)
+            self.hardware[facts.id] = facts.hardware
         for generation in list(self._live.running.values()):
-            if generation.device in line.devices and generation.id not in kept:
-                assert generation.lease_token is not None
-                self._spawn(self._outcomes.lost(generation.id, generation.lease_token))
+            here = generation.device in facts_of or generation.device in no_more
+            if here and generation.id not in kept and generation.lease_token is not None:
+                self._background.spawn(self._outcomes.lost(generation.id, generation.lease_token))
         log.info("agent joined", node=hello.node, devices=line.devices, adopted=len(kept),
                  revoked=len(revoked))  # fmt: skip
         self._live.wake.set()
         return line, revoked
 
-    def _leave(self, line: Line) -> None:
-        if self._lines.get(line.node) is not line:
-            return  # it connected again before this line was found broken
-        del self._lines[line.node]
-        for device_id in line.devices:
-            self._line_of.pop(device_id, None)
+    def leave(self, line: Line) -> None:
+        """Its line broke. Devices that another line has named since are that one's."""
+        lost = self._lines.close(line)
+        for device_id in lost:
             self.lost_since[device_id] = self._clock()
             if device_id in self._live.sched.devices:
                 self._live.sched.quarantine(device_id, AWAY)
-        log.warning("agent left", node=line.node, devices=line.devices)
+        log.warning("agent left", node=line.node, devices=lost)
 
-    async def _listen(self, line: Line, requests: AsyncIterator[pb.ConnectRequest]) -> None:
-        try:
-            async for message in requests:
-                self._hear(line, message)
-        finally:
-            line.outgoing.put_nowait(None)
-
-    def _hear(self, line: Line, message: pb.ConnectRequest) -> None:
-        match message.WhichOneof("message"):
-            case "device_report":
-                for sample in message.device_report.samples:
-                    self._sampled(sample)
-            case "model_changed":
-                self._model_changed(message.model_changed)
-            case "progress":
-                report = message.progress
-                attempt = report.attempt
-                if self._live.holds(attempt.generation_id, attempt.lease_token):
-                    self._live.watchers.progress(
-                        attempt.generation_id,
-                        Progress(
-                            report.phase, report.step, report.total_steps, report.step_seconds
-                        ),
-                    )
-            case "device_released":
-                attempt = message.device_released.attempt
-                if self._live.holds(attempt.generation_id, attempt.lease_token):
-                    self._live.released(attempt.generation_id)
-            case "succeeded":
-                self._spawn(self._succeeded(line, message.succeeded))
-            case "failed":
-                self._spawn(self._failed(line, message.failed))
-            case other:
-                log.warning("unexpected message", node=line.node, message=other)
-
-    def _sampled(self, sample: pb.DeviceSample) -> None:
-        device = self._live.sched.devices.get(sample.device_id)
-        if device is None:
-            return
-        self.samples[sample.device_id] = sample
-        reason = "" if sample.healthy else (sample.reason or "its Triton does not answer")
-        if reason != device.quarantined:
-            log.warning("device", device=device.id, quarantined=reason)
-            self._live.sched.quarantine(device.id, reason)
-            self._live.wake.set()
-        self._correct(device, set(sample.resident_models) if sample.healthy else None)
-
-    def _correct(self, device: Device, residents: set[str] | None) -> None:
-        """Believe what two reports in a row say of a model, against what we thought.
-
-        One may have been taken before a load that was reported since; two mean that its Triton was
-        restarted, or that a load's report was lost with an earlier line. None: it does not say.
-        """
-        known, sched = self._live.sched.cards, self._live.sched
-        moving = {device.loading, device.unloading}
-        differ = set(device.resident) ^ residents if residents is not None else set()
-        differ = {model for model in differ if model in known and model not in moving}
-        for model in differ & self._differ.get(device.id, set()):
-            there = model not in device.resident
-            log.warning("residency corrected", device=device.id, model=model, resident=there)
-            sched.unloaded(device.id, model, still_resident=there, now=self._clock())
-            self._live.wake.set()
-        self._differ[device.id] = differ
-
-    def _model_changed(self, change: pb.ModelChanged) -> None:
-        now, device_id, model = self._clock(), change.device_id, change.model
-        sched = self._live.sched
-        device = sched.devices.get(device_id)
-        if device is None:
-            return
-        if device.loading == model:
-            if change.resident:
-                log.info("loaded", device=device_id, model=model, seconds=change.seconds)
-                self._differ.pop(device_id, None)
-                sched.loaded(device_id, model, now)
-            else:
-                failure = failure_from(change.failure)
-                log.error("load failed", device=device_id, model=model, reason=failure.message)
-                given_up = sched.load_failed(device_id, model, now)
-                if given_up:
-                    self._spawn(self._outcomes.unloadable(given_up.tenant, given_up.id, failure))
-        else:
-            sched.unloaded(device_id, model, still_resident=change.resident, now=now)
+    def give_up(self, device_id: str) -> None:
+        """It is of the fleet no more."""
+        log.warning("device given up", device=device_id)
+        self.lost_since.pop(device_id, None)
+        self.samples.pop(device_id, None)
+        self.hardware.pop(device_id, None)
+        self.reported.pop(device_id, None)
+        self.doubts.pop(device_id, None)
+        if device_id in self._live.sched.devices:
+            self._live.sched.device_down(device_id)
         self._live.wake.set()
 
-    async def _succeeded(self, line: Line, report: pb.AttemptSucceeded) -> None:
-        attempt = report.attempt
-        taken = await self._outcomes.succeeded(
-            attempt.generation_id,
-            attempt.lease_token,
-            [result_from(result) for result in report.results],
-            provenance_from(report.provenance),
-        )
-        self._settle(line, attempt, accepted=taken)
+    def distrust(self, device_id: str, reason: str) -> None:
+        """Take what the core has of it back, and wait for a report that makes sense."""
+        device = self._live.sched.devices[device_id]
+        held = {ticket for ticket in device.running if ticket in self._live.running}
+        self._take(device_id, device.node, device.capacity_bytes, (), held, reason)
 
-    async def _failed(self, line: Line, report: pb.AttemptFailed) -> None:
-        attempt, failure = report.attempt, failure_from(report.failure)
-        key = attempt.generation_id, attempt.lease_token
-        if report.cancelled:
-            taken = await self._outcomes.cancelled(*key)
+    def reconsider(self, device_id: str, resident: Iterable[str]) -> None:
+        """A device in doubt reported: believe it again if that adds up."""
+        device = self._live.sched.devices[device_id]
+        held = {i for i in self.doubts[device_id].held if i in self._live.running}
+        self._take(device_id, device.node, device.capacity_bytes, resident, held)
+
+    def released(self, generation_id: str) -> None:
+        """An attempt holds its device no more."""
+        self._live.released(generation_id)
+        for doubt in self.doubts.values():
+            doubt.held -= {generation_id}
+
+    def _take(
+        self,
+        device_id: str,
+        node: str,
+        capacity_bytes: int,
+        resident: Iterable[str],
+        held: Iterable[str],
+        reason: str = "",
+    ) -> None:
+        """Give the core a device as it is told; empty and quarantined where that cannot be."""
+        sched, now = self._live.sched, self._clock()
+        resident, held = list(resident), frozenset(held)
+        tickets = [self._live.ticket(self._live.running[i]) for i in sorted(held)]
+        wrong = reason or misfit(capacity_bytes, resident, tickets, sched.cards)
+        if device_id in sched.devices:
+            sched.device_down(device_id)
+        sched.device_up(device_id, node, max(0, capacity_bytes), [] if wrong else resident, now)
+        self.reported.pop(device_id, None)
+        before = self.doubts.pop(device_id, None)
+        if wrong:
+            self.doubts[device_id] = Doubt(wrong, held)
+            sched.quarantine(device_id, wrong)
+            if before is None or before.reason != wrong:
+                log.error("device not believed", device=device_id, reason=wrong)
         else:
-            log.warning("attempt failed", generation_id=key[0], reason=failure.reason,
-                        detail=failure.message, retryable=report.retryable)  # fmt: skip
-            taken = await self._outcomes.failed(*key, failure, retryable=report.retryable)
-        self._settle(line, attempt, accepted=taken)
-
-    def _settle(self, line: Line, attempt: pb.Attempt, *, accepted: bool) -> None:
-        settled = pb.AttemptSettled(attempt=attempt, accepted=accepted)
-        line.outgoing.put_nowait(pb.ConnectResponse(settled=settled))
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            log.error("report not handled", exc_info=error)
+            for ticket in tickets:
+                sched.adopt(ticket, device_id, now)
+            if before:
+                log.warning("device believed again", device=device_id)
+        self._live.wake.set()

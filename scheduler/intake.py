@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
-from atelier.errors import AlreadyExistsError, UnavailableError
+from atelier.errors import AlreadyExistsError, StorageRefusedError, UnavailableError
 from atelier.generation import Generation
 from atelier.generation_store import GenerationStore
 
@@ -21,7 +21,11 @@ MAX_GROUP = 256
 
 
 class Intake:
-    """The one writer of new generations. `accepted` is called once for each that is new."""
+    """The one writer of new generations.
+
+    `accepted` is called for each that is QUEUED now, new or not: an earlier submit of the same key
+    may have been made durable without anybody hearing of it.
+    """
 
     def __init__(self, store: GenerationStore, accepted: Callable[[Generation], None]) -> None:
         self._store = store
@@ -61,19 +65,28 @@ class Intake:
     async def _commit(self, group: list[tuple[Generation, asyncio.Future[Generation]]]) -> None:
         try:
             stored = await self._insert([generation for generation, _ in group])
-        except Exception as error:
-            log.error("submits not stored", count=len(group), error=str(error))
-            for _, future in group:
-                if not future.done():
-                    future.set_exception(error)
+        except StorageRefusedError as error:
+            if len(group) > 1:  # one of them is at fault; the others are not
+                for one in group:
+                    await self._commit([one])
+                return
+            self._refuse(group, error)
             return
-        accepted: set[str] = set()
-        for (generation, future), row in zip(group, stored, strict=True):
-            if row.id == generation.id and row.id not in accepted:
-                accepted.add(row.id)
-                self._accepted(row)
+        except Exception as error:
+            self._refuse(group, error)
+            return
+        for (_, future), row in zip(group, stored, strict=True):
+            self._accepted(row)
             if not future.done():  # its caller may have gone; it is accepted all the same
                 future.set_result(row)
+
+    def _refuse(
+        self, group: list[tuple[Generation, asyncio.Future[Generation]]], error: Exception
+    ) -> None:
+        log.error("submits not stored", count=len(group), error=str(error.__cause__ or error))
+        for _, future in group:
+            if not future.done():
+                future.set_exception(error)
 
     async def _insert(self, generations: list[Generation]) -> list[Generation]:
         try:

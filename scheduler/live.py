@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
-from atelier.generation import Generation
+from atelier.generation import Generation, State
 from scheduler.runqueue import Ticket
 from scheduler.sched import Sched
 from scheduler.watchers import Watchers
@@ -20,15 +20,23 @@ from scheduler.watchers import Watchers
 class Live:
     """The core, the views and the running attempts. `wake` is set when there may be work."""
 
-    def __init__(self, sched: Sched, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        sched: Sched,
+        clock: Callable[[], float],
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self.sched = sched
         self.watchers = Watchers()
         self.running: dict[str, Generation] = {}  # by id; each with its lease_token and device
         self.cancelling: set[str] = set()  # told or to be told to stop
+        self.claiming: set[str] = set()  # bound; the database is asked
+        self.lost: set[tuple[str, int]] = set()  # (id, lease_token) about to be given to others
         self.wake = asyncio.Event()
         self._clock = clock
+        self._wall = wall
         self._delayed: dict[str, Ticket] = {}
-        self._deadlines: list[tuple[datetime, str]] = []
+        self._deadlines: list[tuple[datetime, str]] = []  # when to look, a heap
 
     def now(self) -> float:
         """Seconds on the core's clock."""
@@ -39,7 +47,10 @@ class Live:
         return len(self.sched.queues) + len(self._delayed)
 
     def accepted(self, generation: Generation) -> None:
-        """It is durable and waits."""
+        """It is QUEUED in the database. Nothing changes where that is known."""
+        if generation.state is not State.QUEUED or self.knows(generation.id):
+            return
+        self.sched.drop(generation.id)
         self.watchers.publish(generation)
         self.watch_deadline(generation)
         self.sched.submit(self.ticket(generation))
@@ -47,6 +58,7 @@ class Live:
 
     def claimed(self, generation: Generation) -> None:
         """It is RUNNING in the database, by this attempt."""
+        self.claiming.discard(generation.id)
         self.running[generation.id] = generation
         self.watchers.publish(generation)
 
@@ -79,21 +91,50 @@ class Live:
         generation = self.running.get(generation_id)
         return generation if generation and generation.lease_token == lease_token else None
 
+    def knows(self, generation_id: str) -> bool:
+        """Whether it waits, is being claimed, or runs: something will move it on."""
+        return (
+            generation_id in self.running
+            or generation_id in self.claiming
+            or generation_id in self._delayed
+            or generation_id in self.sched.queues
+            or any(d.runnext and d.runnext.id == generation_id for d in self.sched.devices.values())
+        )
+
+    def agrees(self, generation_id: str, lease_token: int | None) -> bool:
+        """Whether memory is no older than a row that stood so a moment ago."""
+        running = self.running.get(generation_id)
+        if lease_token is None:
+            return self.knows(generation_id)
+        if running and running.lease_token is not None:
+            return running.lease_token >= lease_token
+        return generation_id in self.claiming
+
     def watch_deadline(self, generation: Generation) -> None:
         """Let `overdue` tell when its deadline is past."""
         if generation.deadline:
-            heapq.heappush(self._deadlines, (generation.deadline, generation.id))
+            self.look_again(generation.id, generation.deadline)
+
+    def look_again(self, generation_id: str, at: datetime) -> None:
+        """Let `overdue` tell of it then."""
+        if len(self._deadlines) > 2 * len(self.watchers) + 1_000:  # most have ended long ago
+            self._deadlines = [d for d in self._deadlines if self.watchers.is_live(d[1])]
+            heapq.heapify(self._deadlines)
+        heapq.heappush(self._deadlines, (at, generation_id))
 
     def overdue(self, now: datetime) -> list[str]:
-        """Ids whose deadline is past; each is told once."""
+        """Ids of live ones whose deadline is past; each is told once."""
         found = []
         while self._deadlines and self._deadlines[0][0] <= now:
-            found.append(heapq.heappop(self._deadlines)[1])
+            generation_id = heapq.heappop(self._deadlines)[1]
+            if self.watchers.is_live(generation_id):
+                found.append(generation_id)
         return found
 
     def ticket(self, generation: Generation) -> Ticket:
         """What the core knows of it. Deadlines order by their wall time; the core never adds."""
         deadline = generation.deadline.timestamp() if generation.deadline else float("inf")
+        age_seconds = max(0.0, (self._wall() - generation.create_time).total_seconds())
         return Ticket(
             id=generation.id,
             tenant=generation.tenant,
@@ -102,7 +143,7 @@ class Live:
             rows=generation.spec.count,
             steps=generation.spec.steps,
             level=generation.priority.level,
-            submitted=self._clock(),
+            submitted=self._clock() - age_seconds,
             deadline=deadline,
         )
 
@@ -114,6 +155,7 @@ class Live:
 
     def _release(self, generation_id: str) -> None:
         self.running.pop(generation_id, None)
+        self.claiming.discard(generation_id)
         self.cancelling.discard(generation_id)
         self.sched.drop(generation_id)
         self.wake.set()

@@ -1,7 +1,8 @@
 """How attempts end: the agent's word, the database's verdict, then memory follows.
 
 Every write carries the attempt's lease_token. Where the guard refuses, the attempt was lost before,
-and its outcome changes nothing. While the database is away, an outcome waits; it is never dropped.
+or an earlier write went through whose acknowledgement was not heard: the row is read, and memory
+follows that. While the database is away, an outcome waits; it is never dropped.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import TypeVar
 
 import structlog
 
-from atelier.errors import UnavailableError
+from atelier.errors import StorageRefusedError, UnavailableError
 from atelier.generation import MAX_ATTEMPTS, Failure, Generation, Provenance, Result, State
 from atelier.generation_store import GenerationStore
+from scheduler.lines import Lines
 from scheduler.live import Live
 
 log = structlog.get_logger()
@@ -23,16 +25,26 @@ T = TypeVar("T")
 
 RETRY_SECONDS = 0.5  # doubles with each attempt
 LOST = "AGENT_LOST"
+AGENT_LOST = Failure("UNAVAILABLE", LOST, "its agent was lost, again and again")
+STOPPED = Failure("UNAVAILABLE", "STOPPED", "its agent stopped it unasked, again and again")
+REFUSED = Failure("INTERNAL", "RESULTS_REFUSED", "its agent told of results that cannot be stored")
 EXPIRED = Failure("DEADLINE_EXCEEDED", "EXPIRED", "its deadline passed before it was done")
 
 
-async def persist(write: Callable[[], Awaitable[T]]) -> T:
-    """Write, again and again while the database is away.
+class NotLostError(Exception):
+    """The agent came back with the attempt before it was given to others."""
+
+
+async def persist(
+    write: Callable[[], Awaitable[T]], *, before: Callable[[], None] = lambda: None
+) -> T:
+    """Write, again and again while the database is away; `before` may raise to give it up.
 
     A write whose acknowledgement was lost is refused when it is sent again: re-read, then.
     """
     pause = 0.2
     while True:
+        before()
         try:
             return await write()
         except UnavailableError as error:
@@ -42,77 +54,151 @@ async def persist(write: Callable[[], Awaitable[T]]) -> T:
 
 
 class Outcomes:
-    """Ends attempts. Each method returns whether the outcome was taken."""
+    """Ends attempts. Methods that take an agent's word return whether it was taken."""
 
-    def __init__(self, store: GenerationStore, live: Live) -> None:
+    def __init__(self, store: GenerationStore, live: Live, lines: Lines) -> None:
         self._store = store
         self._live = live
+        self._lines = lines
 
     async def succeeded(
         self, generation_id: str, token: int, results: Sequence[Result], by: Provenance
     ) -> bool:
-        row = await persist(lambda: self._store.publish(generation_id, token, results, by))
-        return await self._ended(generation_id, token, row)
+        """SUCCEEDED, if not by this report then by an earlier one of the same."""
+        try:
+            row = await persist(lambda: self._store.publish(generation_id, token, results, by))
+        except StorageRefusedError:
+            await self.failed(generation_id, token, REFUSED, retryable=False)
+            return False
+        row = row or await persist(lambda: self._store.look(generation_id))
+        await self._follow(generation_id, token, row)
+        keys = [result.object_key for result in results]
+        return (
+            row is not None
+            and row.state is State.SUCCEEDED
+            and [result.object_key for result in row.results] == keys
+        )
 
     async def cancelled(self, generation_id: str, token: int) -> bool:
-        """Its agent stopped it. Where no cancel was asked for, it was stopped as lost."""
+        """Its agent stopped it. Where no cancel was asked for, it is tried again."""
         row = await persist(lambda: self._store.cancel_running(generation_id, token))
-        return await self._ended(generation_id, token, row)
+        if row is None:
+            row = await persist(lambda: self._store.look(generation_id))
+            if row and row.lease_token == token:
+                return await self.failed(generation_id, token, STOPPED, retryable=True)
+            await self._follow(generation_id, token, row)
+            return False
+        await self._follow(generation_id, token, row)
+        return True
 
     async def failed(
-        self, generation_id: str, token: int, failure: Failure, *, retryable: bool
+        self,
+        generation_id: str,
+        token: int,
+        failure: Failure,
+        *,
+        retryable: bool,
+        before: Callable[[], None] = lambda: None,
     ) -> bool:
         """Try again where that may help and attempts are left; else FAILED with the reason."""
         running = self._live.holds(generation_id, token)
         attempt = running.attempt if running else MAX_ATTEMPTS
         if retryable and attempt < MAX_ATTEMPTS:
             delay = 0.0 if failure.reason == LOST else RETRY_SECONDS * 2**attempt
-            return await self.requeue(generation_id, token, failure.reason, delay)
-        row = await persist(lambda: self._store.fail(generation_id, token, failure))
-        return await self._ended(generation_id, token, row)
+            return await self._requeue(generation_id, token, failure.reason, delay, before)
+        row = await persist(lambda: self._store.fail(generation_id, token, failure), before=before)
+        found = row or await persist(lambda: self._store.look(generation_id))
+        await self._follow(generation_id, token, found)
+        return row is not None
 
-    async def requeue(
-        self, generation_id: str, token: int, reason: str, delay_seconds: float
+    async def lost(self, generation_id: str, token: int) -> None:
+        """Its agent is gone, or came back without it. Given up if it comes back meanwhile."""
+        key, held = (generation_id, token), self._live.holds(generation_id, token)
+        if key in self._live.lost or held is None:
+            return
+
+        def still_lost() -> None:
+            if key not in self._live.lost:
+                raise NotLostError
+
+        self._live.lost.add(key)
+        try:
+            await self.failed(*key, AGENT_LOST, retryable=True, before=still_lost)
+            if key not in self._live.lost:  # it came back while the write was under way
+                self._lines.cancel(held)
+        except NotLostError:
+            log.info("found again", generation_id=generation_id)
+        finally:
+            self._live.lost.discard(key)
+
+    async def unloadable(self, generation_id: str, failure: Failure) -> None:
+        """It waited for a model that fails to load, again and again."""
+        row = await persist(lambda: self._store.fail(generation_id, None, failure))
+        row = row or await persist(lambda: self._store.look(generation_id))
+        if row and row.state.final:
+            self.ended(row)
+
+    async def expired(self, generation_id: str) -> bool:
+        """Its deadline is past by our clock; True if it ended by that.
+
+        Raises:
+            UnavailableError: the database is away.
+        """
+        row = await self._store.expire(generation_id, EXPIRED)
+        row = row or await self._store.look(generation_id)
+        if row and row.state.final:
+            self.ended(row)
+        return row is None or row.state.final
+
+    async def stands(self, row: Generation) -> None:
+        """Bring memory to what the database was seen to say of a generation."""
+        if row.state.final:
+            self.ended(row)
+        elif row.lease_token is None:
+            self._live.accepted(row)
+        elif not self._live.agrees(row.id, row.lease_token):
+            # Claimed by us, and we never heard of it: nobody runs it.
+            await self._requeue(row.id, row.lease_token, "ORPHANED", 0.0)
+
+    def ended(self, row: Generation) -> None:
+        """A final row was read. Whoever runs it is told to stop."""
+        held = self._live.running.get(row.id)
+        if self._live.watchers.is_live(row.id):
+            self._live.ended(row)
+            log.info("ended", generation_id=row.id, state=row.state, attempt=row.attempt)
+        if held:
+            self._lines.cancel(held)
+
+    async def _requeue(
+        self,
+        generation_id: str,
+        token: int,
+        reason: str,
+        delay_seconds: float,
+        before: Callable[[], None] = lambda: None,
     ) -> bool:
         """Back to the queue; CANCELLED where its caller no longer wants it."""
-        row = await persist(lambda: self._store.requeue(generation_id, token, reason))
+        row = await persist(
+            lambda: self._store.requeue(generation_id, token, reason), before=before
+        )
         if row is None:
             return await self.cancelled(generation_id, token)
         log.info("requeued", generation_id=generation_id, reason=reason, attempt=row.attempt)
         if self._live.holds(generation_id, token):
             self._live.requeued(row, delay_seconds)
+        else:
+            self._live.accepted(row)
         return True
 
-    async def lost(self, generation_id: str, token: int) -> None:
-        """Its agent is gone, or came back without it."""
-        why = Failure("UNAVAILABLE", LOST, "its agent was lost, again and again")
-        await self.failed(generation_id, token, why, retryable=True)
-
-    async def unloadable(self, tenant: str, generation_id: str, failure: Failure) -> None:
-        """It waited for a model that fails to load, again and again."""
-        row = await persist(lambda: self._store.fail(generation_id, None, failure))
-        row = row or await persist(lambda: self._store.read(tenant, generation_id))
-        if row and row.state.final:
-            self._live.ended(row)
-
-    async def expired(self, generation_id: str) -> bool:
-        """Its deadline is past; True if it ended by that."""
-        row = await persist(lambda: self._store.expire(generation_id, EXPIRED))
-        if row:
-            self._live.ended(row)
-        return row is not None
-
-    async def _ended(self, generation_id: str, token: int, row: Generation | None) -> bool:
+    async def _follow(self, generation_id: str, token: int, row: Generation | None) -> None:
+        """The attempt is over for its agent; memory follows the row."""
         held = self._live.holds(generation_id, token)
-        if row is None and held:
-            # The guard refused, yet we hold the attempt: an earlier write of ours went through
-            # and its acknowledgement was lost, or it expired. The database knows.
-            row = await persist(lambda: self._store.read(held.tenant, generation_id))
-            if row and row.lease_token == token:
-                return False  # still this attempt: the event does not fit its state
-        if row and row.state.final:
+        if row is None or row.lease_token == token:
+            return  # still this attempt: the event does not fit its state
+        if row.state.final and held:
             self._live.ended(row)
             log.info("ended", generation_id=generation_id, state=row.state, attempt=row.attempt)
-        elif row and row.state is State.QUEUED and held:
+        elif row.state is State.QUEUED and held:
             self._live.requeued(row)
-        return row is not None
+        else:
+            await self.stands(row)

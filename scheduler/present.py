@@ -13,13 +13,16 @@ from scheduler.sched import Sched
 from scheduler.watchers import View
 
 
-def view_to(view: View, live: Live) -> generation_pb2.Generation:
-    """The generation with its progress: queue position while it waits, step while it runs."""
+def view_to(view: View, live: Live, *, position: bool = True) -> generation_pb2.Generation:
+    """The generation with its progress: queue position while it waits, step while it runs.
+
+    Finding a position takes a walk through its queue: lists are told without.
+    """
     generation, progress = view.generation, view.progress
     message = generation_to(generation)
     message.progress.total_steps = generation.spec.steps
     if generation.state is State.QUEUED:
-        _queued(message.progress, view, live)
+        _queued(message.progress, view, live, position=position)
     elif generation.state is State.RUNNING and progress:
         message.progress.phase = generation_pb2.Phase.ValueType(progress.phase)
         message.progress.step = progress.step
@@ -30,14 +33,14 @@ def view_to(view: View, live: Live) -> generation_pb2.Generation:
     return message
 
 
-def _queued(progress: generation_pb2.Progress, view: View, live: Live) -> None:
+def _queued(progress: generation_pb2.Progress, view: View, live: Live, *, position: bool) -> None:
     """Position in its queue, and an estimate: all before it and itself, one after another."""
     generation, sched = view.generation, live.sched
     loading = any(d.runnext and d.runnext.id == generation.id for d in sched.devices.values())
     progress.phase = generation_pb2.PHASE_LOADING if loading else generation_pb2.PHASE_QUEUED
     ticket = sched.queues.get(generation.id)
     card = sched.cards.get(generation.model)
-    if ticket is None or card is None:
+    if ticket is None or card is None or not position:
         return
     progress.queue_position = sched.queues.position(ticket)
     step_seconds = card.profile(ticket.shape).seconds_of_step(ticket.rows)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TypeAlias
 
 import grpc
 
 from atelier.errors import NotFoundError, ResourceExhaustedError
-from atelier.generation import Generation, State
+from atelier.generation import Generation
 from atelier.generation_store import GenerationStore
 from atelier.translate import generation_from, optional_time_from, state_from
 from atelier.v1 import scheduler_pb2 as pb
 from atelier.v1 import scheduler_pb2_grpc as pb_grpc
+from scheduler.background import Background
 from scheduler.dispatch import Dispatch
 from scheduler.fleet import Fleet
 from scheduler.intake import Intake
 from scheduler.live import Live
+from scheduler.outcomes import Outcomes
 from scheduler.present import device_to, queue_to, view_to
 from scheduler.watchers import View
 
@@ -32,7 +35,9 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         live: Live,
         intake: Intake,
         dispatch: Dispatch,
+        outcomes: Outcomes,
         fleet: Fleet,
+        background: Background,
         *,
         max_queued: int,
     ) -> None:
@@ -40,7 +45,9 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         self._live = live
         self._intake = intake
         self._dispatch = dispatch
+        self._outcomes = outcomes
         self._fleet = fleet
+        self._background = background
         self._max_queued = max_queued
 
     async def SubmitGeneration(
@@ -77,22 +84,15 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
             created_before=optional_time_from(which, "created_before"),
         )
         return pb.ScanGenerationsResponse(
-            generations=[view_to(self._view(row), self._live) for row in rows]
+            generations=[view_to(self._view(row), self._live, position=False) for row in rows]
         )
 
     async def StopGeneration(
         self, request: pb.StopGenerationRequest, context: Context
     ) -> pb.StopGenerationResponse:
-        generation = await self._find(request.tenant, request.id)
-        row = await self._store.request_cancel(request.tenant, request.id)
-        if row is None:  # it had ended
-            generation = await self._find(request.tenant, request.id)
-        elif row.state is State.CANCELLED:
-            self._live.ended(row)
-            generation = row
-        else:
-            self._dispatch.cancel(row.id)
-            generation = row
+        # Shielded: what the database took, memory must follow, though the caller may have gone.
+        stopping = self._background.spawn(self._stop(request.tenant, request.id))
+        generation = await asyncio.shield(stopping)
         return pb.StopGenerationResponse(generation=view_to(self._view(generation), self._live))
 
     async def FollowGeneration(
@@ -101,13 +101,14 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         changed = self._live.watchers.subscribe(request.id)
         try:
             generation = await self._find(request.tenant, request.id)
+            view = self._view(generation)
             while True:
                 changed.clear()
-                view = self._live.watchers.view(request.id) or View(generation)
                 yield pb.FollowGenerationResponse(generation=view_to(view, self._live))
                 if view.generation.state.final:
                     return
                 await changed.wait()
+                view = self._live.watchers.view(request.id) or view
         finally:
             self._live.watchers.unsubscribe(request.id, changed)
 
@@ -126,9 +127,20 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
             ],
         )
 
+    async def _stop(self, tenant: str, generation_id: str) -> Generation:
+        row = await self._store.request_cancel(tenant, generation_id)
+        if row is None:  # it had ended, or is not there
+            return await self._find(tenant, generation_id)
+        if row.state.final:
+            self._outcomes.ended(row)
+        else:
+            self._dispatch.cancel(row.id)
+        return row
+
     def _view(self, generation: Generation) -> View:
-        """The live view, if it is one of this generation still in flight."""
+        """The live view of this generation; a final row is the last word, and memory follows it."""
         if generation.state.final:
+            self._outcomes.ended(generation)
             return View(generation)
         return self._live.watchers.view(generation.id) or View(generation)
 

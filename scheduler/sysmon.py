@@ -1,14 +1,18 @@
-"""Looks after what nobody reports: agents that stay away, and deadlines that pass."""
+"""Looks after what nobody reports: agents that stay away, deadlines that pass, and differences
+between memory and the database, which a lost acknowledgement leaves behind.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from scheduler.dispatch import Dispatch
+from atelier.errors import UnavailableError
+from atelier.generation_store import GenerationStore
+from scheduler.background import Background
 from scheduler.fleet import Fleet
 from scheduler.live import Live
 from scheduler.outcomes import Outcomes
@@ -16,6 +20,8 @@ from scheduler.outcomes import Outcomes
 log = structlog.get_logger()
 
 TICK_SECONDS = 0.5
+RECONCILE_SECONDS = 5.0
+EXPIRE_AGAIN_SECONDS = 0.5  # the database's clock may be behind ours
 
 
 class Sysmon:
@@ -23,40 +29,82 @@ class Sysmon:
 
     def __init__(
         self,
+        store: GenerationStore,
         live: Live,
         fleet: Fleet,
         outcomes: Outcomes,
-        dispatch: Dispatch,
+        background: Background,
         *,
         grace_seconds: float,
         clock: Callable[[], float],
     ) -> None:
+        self._store = store
         self._live = live
         self._fleet = fleet
         self._outcomes = outcomes
-        self._dispatch = dispatch
+        self._background = background
         self._grace_seconds = grace_seconds
         self._clock = clock
-        self._started = clock()
+        self._agents_welcome_since: float | None = None
+
+    def serving(self) -> None:
+        """Agents can come from now on; the grace of those that were here before begins."""
+        self._agents_welcome_since = self._clock()
 
     async def run(self) -> None:
+        reconciled = self._clock()
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            await self.tick(self._clock(), datetime.now(UTC))
+            now = self._clock()
+            try:
+                await self.tick(now, datetime.now(UTC))
+                if now - reconciled >= RECONCILE_SECONDS:
+                    await self.reconcile()
+                    reconciled = now
+            except UnavailableError as error:
+                log.warning("database away", error=str(error))
 
     async def tick(self, now: float, wall: datetime) -> None:
         """Give up devices whose agent stayed away, and their attempts; expire what is overdue."""
         for device_id, since in list(self._fleet.lost_since.items()):
-            if now - since >= self._grace_seconds and device_id in self._live.sched.devices:
-                log.warning("device given up", device=device_id)
-                self._live.sched.device_down(device_id)
-                self._live.wake.set()
-        for generation in list(self._live.running.values()):
-            orphan = generation.device not in self._live.sched.devices
-            if orphan and now - self._started >= self._grace_seconds and generation.lease_token:
-                await self._outcomes.lost(generation.id, generation.lease_token)
-        for generation_id in self._live.overdue(wall):
-            running = generation_id in self._live.running
-            if running:
-                self._dispatch.cancel(generation_id)
-            await self._outcomes.expired(generation_id)
+            if now - since >= self._grace_seconds:
+                self._fleet.give_up(device_id)
+        welcome_since = self._agents_welcome_since
+        if welcome_since is not None and now - welcome_since >= self._grace_seconds:
+            for row in list(self._live.running.values()):
+                orphan = row.device not in self._live.sched.devices
+                if orphan and row.lease_token is not None:
+                    self._background.spawn(self._outcomes.lost(row.id, row.lease_token))
+        overdue = self._live.overdue(wall)
+        while overdue:
+            again = wall + timedelta(seconds=EXPIRE_AGAIN_SECONDS)
+            try:
+                done = await self._outcomes.expired(overdue[-1])
+            except UnavailableError:
+                for generation_id in overdue:
+                    self._live.look_again(generation_id, again)
+                raise
+            if not done:
+                self._live.look_again(overdue[-1], again)
+            overdue.pop()
+
+    async def reconcile(self) -> None:
+        """Look for rows that differ from memory, and follow them; all others cost one short read.
+
+        Raises:
+            UnavailableError: the database is away.
+        """
+        live = self._live.watchers.live()
+        standing = await self._store.standing()
+        differ = [i for i, token in standing.items() if not self._live.agrees(i, token)]
+        for generation_id in [*differ, *(live - standing.keys())]:
+            row = await self._store.look(generation_id)
+            if row is None or not self._differs(generation_id, row.lease_token, row.state.final):
+                continue
+            log.warning("memory differs", generation_id=generation_id, state=row.state)
+            await self._outcomes.stands(row)
+
+    def _differs(self, generation_id: str, lease_token: int | None, final: bool) -> bool:
+        if final:
+            return self._live.watchers.is_live(generation_id)
+        return not self._live.agrees(generation_id, lease_token)

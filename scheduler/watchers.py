@@ -1,6 +1,7 @@
 """Live views: the progress of unfinished generations, and whoever watches them.
 
-A watcher that reads slowly skips intermediate views (the latest wins), never the last.
+A watcher that reads slowly skips intermediate views (the latest wins), and states among them, but
+never the last.
 """
 
 from __future__ import annotations
@@ -37,6 +38,18 @@ class Watchers:
     def __init__(self) -> None:
         self._views: dict[str, View] = {}
         self._changed: dict[str, set[asyncio.Event]] = defaultdict(set)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def is_live(self, generation_id: str) -> bool:
+        """Whether it has not ended, as far as is known here."""
+        view = self._views.get(generation_id)
+        return view is not None and not view.generation.state.final
+
+    def live(self) -> set[str]:
+        """Ids of all that have not ended."""
+        return {i for i, view in self._views.items() if not view.generation.state.final}
 
     def view(self, generation_id: str) -> View | None:
         return self._views.get(generation_id)

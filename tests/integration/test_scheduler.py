@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,8 +12,10 @@ import grpc
 import pytest
 
 from atelier.generation import Generation
+from atelier.generation_store import GenerationStore
+from atelier.migrate import migrate
 from atelier.translate import generation_to
-from atelier.v1 import agent_pb2, generation_pb2, scheduler_pb2_grpc
+from atelier.v1 import agent_pb2, agent_pb2_grpc, generation_pb2, scheduler_pb2_grpc
 from atelier.v1 import scheduler_pb2 as pb
 from tests.support.agent import ScriptedAgent
 from tests.support.cards import CARD
@@ -196,6 +199,91 @@ async def test_a_zombie_s_result_is_refused(scheduler: Process, stub: Stub) -> N
         agent.succeed(new)
         assert (await agent.expect("settled")).settled.accepted
     assert (await read(stub, made)).attempt == 2
+
+
+async def test_a_cancel_while_its_agent_is_away_reaches_it(scheduler: Process, stub: Stub) -> None:
+    made = await submit(stub)
+    async with ScriptedAgent(scheduler.address) as agent:
+        attempt = await run_of(agent)
+    await stub.StopGeneration(pb.StopGenerationRequest(tenant="local", id=made))
+    async with ScriptedAgent(scheduler.address, attempts=[attempt]) as agent:
+        assert (await agent.expect("cancel")).cancel.attempt == attempt
+        agent.fail(attempt, retryable=False, cancelled=True)
+        assert (await agent.expect("settled")).settled.accepted
+    assert await ended(stub, made) == "CANCELLED"
+
+
+async def test_a_node_that_comes_back_smaller_is_smaller(scheduler: Process, stub: Stub) -> None:
+    old = ScriptedAgent(scheduler.address, devices=("d0", "d1"))
+    async with old, ScriptedAgent(scheduler.address, devices=("d0",)) as agent:
+        answer = await stub.ReadFleet(pb.ReadFleetRequest())
+        assert [device.id for device in answer.devices] == ["d0"]
+        for _ in range(2):
+            await submit(stub)
+            assert (await run_of(agent)).device_id == "d0"
+
+
+async def test_a_device_belongs_to_the_node_that_named_it_last(
+    scheduler: Process, stub: Stub
+) -> None:
+    old = ScriptedAgent(scheduler.address)
+    async with ScriptedAgent(scheduler.address, node="n1") as first:
+        async with old:
+            pass
+        await submit(stub)
+        await first.quiet()  # old named it last, and left: nobody answers for it
+    async with old, ScriptedAgent(scheduler.address, node="n2") as new:
+        await old.__aexit__(None, None, None)
+        attempt = await run_of(new)
+        assert attempt.device_id == "d0"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        None,
+        {"device_report": agent_pb2.DeviceReport()},
+        {"hello": agent_pb2.Hello()},
+        {"hello": agent_pb2.Hello(node="n", devices=[agent_pb2.DeviceFacts(id="a\0b")])},
+        {"hello": agent_pb2.Hello(node="n", epoch=1_000)},
+    ],
+)
+async def test_a_line_that_begins_wrong_is_refused(
+    scheduler: Process, first: dict[str, object] | None
+) -> None:
+    async def requests() -> AsyncIterator[agent_pb2.ConnectRequest]:
+        if first:
+            yield agent_pb2.ConnectRequest(**first)  # type: ignore[arg-type]
+
+    async with grpc.aio.insecure_channel(scheduler.address) as channel:
+        call = agent_pb2_grpc.AgentServiceStub(channel).Connect(requests())
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call.read()
+    stale = bool(first and getattr(first.get("hello"), "epoch", 0))
+    assert refused.value.code().name == ("UNAVAILABLE" if stale else "INVALID_ARGUMENT")
+
+
+async def test_a_page_of_a_long_queue_holds_nobody_up(dsn: str, tmp_path: Path) -> None:
+    (tmp_path / "toy.toml").write_text(CARD)
+    migrate(dsn)
+    async with GenerationStore(dsn) as store:
+        await store.insert([generation() for _ in range(5_000)])
+    address = free_address()
+    with Process(
+        "scheduler",
+        address,
+        tmp_path / "scheduler.log",
+        scheduler_listen=address,
+        postgres_dsn=dsn,
+        model_repository=tmp_path,
+    ):
+        async with grpc.aio.insecure_channel(address) as channel:
+            stub = Stub(channel)
+            request = pb.ScanGenerationsRequest(tenant="local", limit=1001)
+            started = time.monotonic()
+            answer = await stub.ScanGenerations(request, wait_for_ready=True)
+            assert time.monotonic() - started < 1.5  # with a position each: 5 s and more
+            assert len(answer.generations) == 1001
 
 
 async def test_a_killed_scheduler_takes_everything_up_again(scheduler: Process, stub: Stub) -> None:

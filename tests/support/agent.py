@@ -27,13 +27,14 @@ class ScriptedAgent:
         resident: tuple[str, ...] = ("toy",),
         devices: tuple[str, ...] = ("d0",),
         capacity: int = 1_000,
+        node: str = "n0",
     ) -> None:
         facts = [
             pb.DeviceFacts(id=d, hardware="none", capacity_bytes=capacity,
                            resident_models=resident)
             for d in devices
         ]  # fmt: skip
-        self._hello = pb.Hello(node="n0", devices=facts, attempts=attempts or [])
+        self._hello = pb.Hello(node=node, devices=facts, attempts=attempts or [])
         self._address = address
         self._out: asyncio.Queue[pb.ConnectRequest | None] = asyncio.Queue()
         self._in: asyncio.Queue[pb.ConnectResponse] = asyncio.Queue()

@@ -1,0 +1,170 @@
+"""What agents say, message by message: believed where it can be true, taken where it is current."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from atelier.errors import StorageRefusedError
+from atelier.translate import failure_from, provenance_from, result_from
+from atelier.v1 import agent_pb2 as pb
+from scheduler.background import Background
+from scheduler.device import Device
+from scheduler.facts import believable
+from scheduler.fleet import Fleet
+from scheduler.lines import Line, Lines
+from scheduler.live import Live
+from scheduler.outcomes import Outcomes
+from scheduler.watchers import Progress
+
+log = structlog.get_logger()
+
+
+class Reports:
+    """Hears each message of a line. What needs the database goes on in the background."""
+
+    def __init__(
+        self,
+        live: Live,
+        lines: Lines,
+        fleet: Fleet,
+        outcomes: Outcomes,
+        background: Background,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._live = live
+        self._lines = lines
+        self._fleet = fleet
+        self._outcomes = outcomes
+        self._background = background
+        self._clock = clock
+
+    def hear(self, line: Line, message: pb.ConnectRequest) -> None:
+        match message.WhichOneof("message"):
+            case "device_report":
+                for sample in message.device_report.samples:
+                    if device := self._device(line, sample.device_id):
+                        self._sampled(device, sample)
+            case "model_changed":
+                if device := self._device(line, message.model_changed.device_id):
+                    self._model_changed(device, message.model_changed)
+            case "progress":
+                self._progress(message.progress)
+            case "device_released":
+                attempt = message.device_released.attempt
+                if self._live.holds(attempt.generation_id, attempt.lease_token):
+                    self._fleet.released(attempt.generation_id)
+            case "succeeded":
+                attempt = message.succeeded.attempt
+                self._settle(line, attempt, self._succeeded(message.succeeded))
+            case "failed":
+                self._settle(line, message.failed.attempt, self._failed(message.failed))
+            case other:
+                log.warning("unexpected message", node=line.node, message=other)
+
+    def _device(self, line: Line, device_id: str) -> Device | None:
+        """The device, if this line speaks for it."""
+        mine = self._lines.of(device_id) is line
+        return self._live.sched.devices.get(device_id) if mine else None
+
+    def _sampled(self, device: Device, sample: pb.DeviceSample) -> None:
+        self._fleet.samples[device.id] = sample
+        if sample.healthy and device.id in self._fleet.doubts:
+            self._fleet.reconsider(device.id, sample.resident_models)
+            device = self._live.sched.devices[device.id]
+        doubt = self._fleet.doubts.get(device.id)
+        reason = "" if sample.healthy else (sample.reason or "its Triton does not answer")
+        if doubt:
+            reason = doubt.reason
+        if reason != device.quarantined:
+            log.warning("device", device=device.id, quarantined=reason)
+            self._live.sched.quarantine(device.id, reason)
+            self._live.wake.set()
+        if sample.healthy and not doubt:
+            self._correct(device, frozenset(sample.resident_models))
+
+    def _correct(self, device: Device, now: frozenset[str]) -> None:
+        """Believe what two reports in a row say of a model, against what we thought.
+
+        One may have been taken before a load that was reported since; two mean that its Triton was
+        restarted, or that a load's report was lost with an earlier line.
+        """
+        thought, cards = set(device.resident), self._live.sched.cards
+        before = self._fleet.reported.get(device.id, thought)
+        self._fleet.reported[device.id] = now
+        for model in sorted((thought ^ before) & (thought ^ now)):
+            if model not in cards or model in (device.loading, device.unloading):
+                continue
+            there = model in now
+            log.warning("residency corrected", device=device.id, model=model, resident=there)
+            if not believable(device, model, resident=there, cards=cards):
+                how = "is there, for which it has no room" if there else "is gone under its work"
+                self._fleet.distrust(device.id, f"it says that {model} {how}")
+                return
+            self._changed(device, model, resident=there)
+
+    def _changed(self, device: Device, model: str, *, resident: bool) -> None:
+        sched = self._live.sched
+        sched.unloaded(device.id, model, still_resident=resident, now=self._clock())
+        self._live.wake.set()
+
+    def _model_changed(self, device: Device, change: pb.ModelChanged) -> None:
+        sched, model, now = self._live.sched, change.model, self._clock()
+        self._fleet.reported.pop(device.id, None)  # that was before this change, maybe
+        if device.id in self._fleet.doubts:
+            return  # its next report tells
+        if device.loading != model:
+            if believable(device, model, resident=change.resident, cards=sched.cards):
+                self._changed(device, model, resident=change.resident)
+            return
+        if change.resident:
+            log.info("loaded", device=device.id, model=model, seconds=change.seconds)
+            sched.loaded(device.id, model, now)
+        else:
+            failure = failure_from(change.failure)
+            log.error("load failed", device=device.id, model=model, reason=failure.message)
+            given_up = sched.load_failed(device.id, model, now)
+            if given_up:
+                self._background.spawn(self._outcomes.unloadable(given_up.id, failure))
+        self._live.wake.set()
+
+    def _progress(self, report: pb.AttemptProgress) -> None:
+        attempt = report.attempt
+        if self._live.holds(attempt.generation_id, attempt.lease_token):
+            self._live.watchers.progress(
+                attempt.generation_id,
+                Progress(report.phase, report.step, report.total_steps, report.step_seconds),
+            )
+
+    def _settle(self, line: Line, attempt: pb.Attempt, outcome: Awaitable[bool]) -> None:
+        """Tell the agent that it may forget the attempt, once its outcome is taken or refused."""
+
+        async def settle() -> None:
+            try:
+                accepted = await outcome
+            except StorageRefusedError as error:  # it names no generation, for one
+                log.error("report refused", node=line.node, error=str(error.__cause__))
+                accepted = False
+            line.settle(attempt, accepted=accepted)
+
+        self._background.spawn(settle())
+
+    async def _succeeded(self, report: pb.AttemptSucceeded) -> bool:
+        attempt = report.attempt
+        return await self._outcomes.succeeded(
+            attempt.generation_id,
+            attempt.lease_token,
+            [result_from(result) for result in report.results],
+            provenance_from(report.provenance),
+        )
+
+    async def _failed(self, report: pb.AttemptFailed) -> bool:
+        attempt, failure = report.attempt, failure_from(report.failure)
+        key = attempt.generation_id, attempt.lease_token
+        if report.cancelled:
+            return await self._outcomes.cancelled(*key)
+        log.warning("attempt failed", generation_id=key[0], reason=failure.reason,
+                    detail=failure.message, retryable=report.retryable)  # fmt: skip
+        return await self._outcomes.failed(*key, failure, retryable=report.retryable)

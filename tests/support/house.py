@@ -1,0 +1,129 @@
+"""The scheduler's loops in this process, over a real store: for faults between two statements."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from atelier.generation_store import GenerationStore
+from atelier.v1 import agent_pb2
+from atelier.v1 import scheduler_pb2 as pb
+from scheduler.agent_servicer import AgentServicer
+from scheduler.background import Background
+from scheduler.dispatch import Dispatch
+from scheduler.fleet import Fleet
+from scheduler.intake import Intake
+from scheduler.lines import Lines
+from scheduler.live import Live
+from scheduler.outcomes import Outcomes
+from scheduler.reports import Reports
+from scheduler.sched import Sched
+from scheduler.scheduler_servicer import SchedulerServicer
+from scheduler.sysmon import Sysmon
+from tests.support.cards import toy_card
+
+
+class House:
+    """All of it but sysmon's own clock: tests tick by hand. One scripted device, d0 of node n0."""
+
+    def __init__(self, store: GenerationStore) -> None:
+        clock = time.monotonic
+        self.store = store
+        self.background = Background()
+        self.live = Live(Sched({"toy": toy_card()}), clock)
+        self.lines = Lines(epoch=1)
+        self.outcomes = Outcomes(store, self.live, self.lines)
+        self.fleet = Fleet(self.live, self.lines, self.outcomes, self.background, clock=clock)
+        self.reports = Reports(
+            self.live, self.lines, self.fleet, self.outcomes, self.background, clock=clock
+        )
+        self.dispatch = Dispatch(
+            store, self.live, self.lines, self.fleet, self.outcomes, clock=clock
+        )
+        self.intake = Intake(store, self.live.accepted)
+        self.sysmon = Sysmon(
+            store,
+            self.live,
+            self.fleet,
+            self.outcomes,
+            self.background,
+            grace_seconds=1,
+            clock=clock,
+        )
+        self.servicer = SchedulerServicer(
+            store,
+            self.live,
+            self.intake,
+            self.dispatch,
+            self.outcomes,
+            self.fleet,
+            self.background,
+            max_queued=100,
+        )
+        self.agents = AgentServicer(self.lines, self.fleet, self.reports, report_seconds=1.0)
+
+    async def __aenter__(self) -> Self:
+        self._loops = [
+            asyncio.create_task(self.dispatch.run()),
+            asyncio.create_task(self.intake.run()),
+        ]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        for loop in self._loops:
+            assert not loop.done(), loop
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self.background.close()
+
+    def join(
+        self,
+        attempts: Iterable[agent_pb2.Attempt] = (),
+        *,
+        capacity: int = 1_000,
+        resident: Iterable[str] = ("toy",),
+    ) -> list[agent_pb2.Attempt]:
+        """Connect the scripted agent; what was revoked."""
+        facts = agent_pb2.DeviceFacts(id="d0", capacity_bytes=capacity, resident_models=resident)
+        hello = agent_pb2.Hello(node="n0", attempts=attempts, devices=[facts])
+        self.line, revoked = self.fleet.join(hello)
+        return revoked
+
+    def hear(self, **message: Any) -> None:
+        """The scripted agent says something."""
+        self.reports.hear(self.line, agent_pb2.ConnectRequest(**message))
+
+    def sample(self, *resident: str) -> None:
+        """The scripted agent reports its device, healthy and with these models."""
+        sample = agent_pb2.DeviceSample(device_id="d0", healthy=True, resident_models=resident)
+        self.hear(device_report=agent_pb2.DeviceReport(samples=[sample]))
+
+    async def command(self, kind: str, seconds: float = 5.0) -> agent_pb2.ConnectResponse:
+        """The next command to the scripted agent of this kind; others are passed over."""
+        async with asyncio.timeout(seconds):
+            while True:
+                command = await self.line.outgoing.get()
+                if command and command.WhichOneof("message") == kind:
+                    return command
+
+    async def watch(self, generation_id: str) -> list[int]:
+        """All states that a watcher sees."""
+        async with asyncio.timeout(5):
+            return [answer.generation.state async for answer in self.follow(generation_id)]
+
+    def follow(self, generation_id: str) -> AsyncIterator[pb.FollowGenerationResponse]:
+        request = pb.FollowGenerationRequest(tenant="local", id=generation_id)
+        return self.servicer.FollowGeneration(request, None)
+
+    async def stop(self, generation_id: str) -> int:
+        request = pb.StopGenerationRequest(tenant="local", id=generation_id)
+        answer = await self.servicer.StopGeneration(request, None)
+        return answer.generation.state
