@@ -68,7 +68,8 @@ class SchedulerSettings(_Settings):
     postgres_dsn: SecretStr
     model_repository: Path = Field(default_factory=model_repository)
     max_queued: int = 10_000
-    agent_grace_seconds: float = 5.0  # how long a lost agent's attempts wait for it
+    # How long a lost agent's attempts wait for it: longer than its longest pause between two tries.
+    agent_grace_seconds: float = 8.0
     report_seconds: float = 1.0
 
 
