@@ -17,7 +17,7 @@ from atelier.translate import generation_to
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import generation_pb2_grpc as pb_grpc
 from atelier.v1 import scheduler_pb2
-from gateway.requests import checked_id, generation_of, page_of, page_token
+from gateway.requests import checked_id, fits_page, generation_of, page_of, page_token
 from gateway.results import Results
 from gateway.scheduler_client import SchedulerClient
 
@@ -57,9 +57,11 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
             tenant=self._tenant, filter=request.filter, before_id=before, limit=size + 1
         )
         found = await self._scheduler.scan(scan, context)
-        page, more = found[:size], len(found) > size
+        page = [await self._complete(generation) for generation in found[:size]]
+        page = page[: fits_page(generation.ByteSize() for generation in page)]
+        more = len(found) > len(page)
         return pb.ListGenerationsResponse(
-            generations=[await self._complete(generation) for generation in page],
+            generations=page,
             next_page_token=page_token(request, self._tenant, page[-1].id) if more else "",
         )
 

@@ -6,8 +6,12 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Callable
-from datetime import datetime
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from itertools import accumulate
+
+from google.protobuf.message import Message
 
 from atelier.catalog import Catalog, ModelCard, Preset
 from atelier.errors import InvalidArgumentError, Violation
@@ -17,6 +21,9 @@ from atelier.translate import optional_time_from, priority_from, state_from
 from atelier.v1 import generation_pb2 as pb
 
 DEFAULT_PAGE, MAX_PAGE = 50, 1_000
+MAX_PAGE_TOKEN = 256  # characters; ours have about half of that
+MAX_PAGE_BYTES = 3 * 2**20  # below gRPC's 4 MiB, which every client has by default
+LATEST_DEADLINE = datetime(9999, 1, 1, tzinfo=UTC)  # whatever the time zone, it is a date
 _NO_PRESET = Preset("", {})
 _OPTIONAL = ("width", "height", "steps", "guidance", "seed", "count")
 
@@ -52,9 +59,14 @@ def generation_of(
     priority = priority_from(request.priority)
     if priority is None:
         bad.append(Violation(f"{path}priority", f"unknown value {request.priority}"))
-    deadline = optional_time_from(request, "deadline")
-    if deadline and deadline <= now:
-        bad.append(Violation(f"{path}deadline", "must lie in the future; leave it unset for none"))
+    deadline = _time_of(request, "deadline", path, bad)
+    if deadline and not now < deadline < LATEST_DEADLINE:
+        bad.append(
+            Violation(
+                f"{path}deadline",
+                f"must lie in the future, before {LATEST_DEADLINE:%Y}; leave it unset for none",
+            )
+        )
     spec = _image_of(request, card, path, bad, new_seed) if card else None
     if bad or spec is None:
         raise InvalidArgumentError(bad)
@@ -70,6 +82,15 @@ def generation_of(
         request_id=request.request_id,
         request_hash=hash_of(request),
     )
+
+
+def _time_of(message: Message, field: str, path: str, bad: list[Violation]) -> datetime | None:
+    """A Timestamp field of `message`; None where it is unset, or no time and thus in `bad`."""
+    try:
+        return optional_time_from(message, field)
+    except (ValueError, OverflowError):
+        bad.append(Violation(f"{path}{field}", "must be a time of the years 1 to 9999"))
+        return None
 
 
 def hash_of(request: pb.CreateGenerationRequest) -> bytes:
@@ -150,9 +171,15 @@ def page_of(request: pb.ListGenerationsRequest, tenant: str) -> tuple[int, str]:
     if any(state_from(number) is None for number in request.filter.states):
         bad.append(Violation("filter.states", "holds an unknown or unspecified state"))
     bad += label_violations(request.filter.labels, "filter.labels")
+    if "\0" in request.filter.model:
+        bad.append(Violation("filter.model", "must not contain the character NUL"))
+    for field in ("created_after", "created_before"):
+        _time_of(request.filter, field, "filter.", bad)
     before = ""
     if request.page_token:
         try:
+            if len(request.page_token) > MAX_PAGE_TOKEN:
+                raise ValueError("too long")
             token = json.loads(base64.urlsafe_b64decode(request.page_token.encode()))
             before, query = token["before"], token["query"]
             if not UUID.fullmatch(before):
@@ -172,6 +199,12 @@ def page_token(request: pb.ListGenerationsRequest, tenant: str, last_id: str) ->
     """The token of the page after the one that ends with `last_id`."""
     token = {"before": last_id, "query": _query_hash(request, tenant)}
     return base64.urlsafe_b64encode(json.dumps(token).encode()).decode()
+
+
+def fits_page(sizes: Iterable[int]) -> int:
+    """How many of these sizes, in bytes, a page has room for; at least one."""
+    totals = list(accumulate(sizes))
+    return max(1, bisect_right(totals, MAX_PAGE_BYTES))
 
 
 def _query_hash(request: pb.ListGenerationsRequest, tenant: str) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import structlog
 
+from atelier.errors import UnavailableError
 from atelier.rpc import channel
 from atelier.v1 import generation_pb2, scheduler_pb2_grpc
 from atelier.v1 import scheduler_pb2 as pb
 
 log = structlog.get_logger()
 
+# CANCELLED is a scheduler that stops; a cancel of our own raises asyncio.CancelledError instead.
+_TAKE_UP = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 REOPEN_SECONDS = (0.2, 0.5, 1.0, 2.0)  # pauses between tries to take a stream up again
 
 
@@ -80,18 +84,37 @@ class SchedulerClient:
     async def follow(
         self, tenant: str, generation_id: str
     ) -> AsyncIterator[generation_pb2.Generation]:
-        """Views of a generation until it is final, taken up again where the scheduler restarts."""
+        """Views of a generation until it is final, taken up again where the scheduler restarts.
+
+        Raises:
+            UnavailableError: no scheduler, or none that answers, for as long as a call may take.
+        """
         request = pb.FollowGenerationRequest(tenant=tenant, id=generation_id)
         tries = 0
         while True:
+            call = self._stub.FollowGeneration(request, wait_for_ready=True)
             try:
-                async for answer in self._stub.FollowGeneration(request, wait_for_ready=True):
+                answer = await self._first(call)
+                while answer is not grpc.aio.EOF:
                     tries = 0
                     yield answer.generation
+                    answer = await call.read()
                 return
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or tries >= len(REOPEN_SECONDS):
+                if error.code() not in _TAKE_UP or tries >= len(REOPEN_SECONDS):
                     raise
                 log.info("watch taken up again", generation_id=generation_id)
                 await asyncio.sleep(REOPEN_SECONDS[tries])
                 tries += 1
+            finally:
+                call.cancel()
+
+    async def _first(self, call: Any) -> Any:
+        """The first view comes at once, from whoever is there; later ones when there is news."""
+        try:
+            async with asyncio.timeout(self._limit):
+                return await call.read()
+        except TimeoutError:
+            raise UnavailableError(
+                "the scheduler is away; try again", retry_after_seconds=1.0
+            ) from None

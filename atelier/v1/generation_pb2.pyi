@@ -313,7 +313,7 @@ class Progress(_message.Message):
     total_steps: _builtins.int
     """Denoise steps in all."""
     queue_position: _builtins.int
-    """Generations that will be served before this one while it is queued; 0 is next."""
+    """Generations that will be served before this one while it is queued; 0 is next. Not in lists."""
     estimated_seconds: _builtins.float
     """Seconds until it is done, as far as known; 0 when nothing is known."""
     def __init__(
@@ -624,7 +624,9 @@ class CreateGenerationRequest(_message.Message):
 
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
-        """When it should expire if it is not done; must lie in the future. Unset: never."""
+        """When it should expire if it is not done; must lie in the future, before the year 9999.
+        Unset: never.
+        """
 
     def __init__(
         self,
@@ -798,7 +800,9 @@ class ListGenerationsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many, 1 to 1,000; 0 is 50."""
+    """At most this many, 1 to 1,000; 0 is 50. A page of large generations may hold fewer, so that it
+    stays below 4 MiB: only next_page_token tells whether there are more.
+    """
     page_token: _builtins.str
     """next_page_token of the page before, with the same filter; empty for the first page."""
     @_builtins.property

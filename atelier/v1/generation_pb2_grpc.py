@@ -112,7 +112,8 @@ class GenerationServiceServicer:
 
     def WatchGeneration(self, request, context):
         """Streams a generation: first as it stands, then at each change, and ends after a final state.
-        Slow readers skip intermediate progress, never a state. Retry: open it again.
+        The latest view wins: slow readers skip progress, and states on the way (RUNNING may go by
+        unseen), never the final one. Retry: open it again.
         Cancelling the stream does not cancel the generation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

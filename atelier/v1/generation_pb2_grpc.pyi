@@ -56,7 +56,8 @@ class GenerationServiceStub:
     """
     WatchGeneration: _grpc.UnaryStreamMultiCallable[_generation_pb2.WatchGenerationRequest, _generation_pb2.WatchGenerationResponse]
     """Streams a generation: first as it stands, then at each change, and ends after a final state.
-    Slow readers skip intermediate progress, never a state. Retry: open it again.
+    The latest view wins: slow readers skip progress, and states on the way (RUNNING may go by
+    unseen), never the final one. Retry: open it again.
     Cancelling the stream does not cancel the generation.
     """
     Generate: _grpc.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]
@@ -92,7 +93,8 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     """
     WatchGeneration: _aio.UnaryStreamMultiCallable[_generation_pb2.WatchGenerationRequest, _generation_pb2.WatchGenerationResponse]  # type: ignore[assignment]
     """Streams a generation: first as it stands, then at each change, and ends after a final state.
-    Slow readers skip intermediate progress, never a state. Retry: open it again.
+    The latest view wins: slow readers skip progress, and states on the way (RUNNING may go by
+    unseen), never the final one. Retry: open it again.
     Cancelling the stream does not cancel the generation.
     """
     Generate: _aio.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]  # type: ignore[assignment]
@@ -155,7 +157,8 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generation_pb2.WatchGenerationResponse], _abc.AsyncIterator[_generation_pb2.WatchGenerationResponse]]:
         """Streams a generation: first as it stands, then at each change, and ends after a final state.
-        Slow readers skip intermediate progress, never a state. Retry: open it again.
+        The latest view wins: slow readers skip progress, and states on the way (RUNNING may go by
+        unseen), never the final one. Retry: open it again.
         Cancelling the stream does not cancel the generation.
         """
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +16,7 @@ from atelier.generation import Generation
 from atelier.spec import MAX_SEED
 from atelier.translate import time_to
 from atelier.v1 import generation_pb2 as pb
-from gateway.requests import checked_id, generation_of, page_of, page_token
+from gateway.requests import checked_id, fits_page, generation_of, page_of, page_token
 from tests.support.cards import toy_card
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -99,6 +101,44 @@ def test_all_bad_fields_are_named_at_once() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "moment",
+    [
+        Timestamp(seconds=253402300800),  # the year 10000
+        Timestamp(seconds=253402300799),  # the last second of 9999
+        Timestamp(seconds=10**17),
+        Timestamp(seconds=-(10**17)),
+        Timestamp(seconds=4102444800, nanos=-5),
+        Timestamp(seconds=4102444800, nanos=2_000_000_000),
+    ],
+)
+def test_a_time_that_is_none_is_named(moment: Timestamp) -> None:
+    r = request()
+    r.deadline.CopyFrom(moment)
+    assert fields_at_fault(r) == ["deadline"]
+    if moment.seconds == 253402300799:
+        return
+    for field in ("created_after", "created_before"):
+        which = pb.GenerationFilter(**{field: moment})  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgumentError) as refused:
+            page_of(pb.ListGenerationsRequest(filter=which), "local")
+        assert [v.field for v in refused.value.violations] == [f"filter.{field}"]
+
+
+def test_many_bad_labels_are_named_in_an_answer_of_bounded_size() -> None:
+    r = request()
+    for n in range(200):
+        r.labels[f"{'k' * 70}{n}"] = "v" * 300
+    faults = fields_at_fault(r)
+    assert faults[:2] == ["labels", "labels"] and faults[-1] == "..." and len(faults) == 21
+
+
+def test_a_page_has_room_for_so_much() -> None:
+    assert fits_page([10, 10]) == 2
+    assert fits_page([2**20] * 5) == 3
+    assert fits_page([2**30, 1]) == 1  # never none: the next page would be this one again
+
+
 def test_the_path_says_where_the_request_lies() -> None:
     with pytest.raises(InvalidArgumentError) as refused:
         resolve(request(width=0), path="create.")
@@ -159,6 +199,8 @@ def test_a_page_token_belongs_to_its_query() -> None:
         pb.ListGenerationsRequest(page_token="nonsense"),
         pb.ListGenerationsRequest(page_token="é"),
         pb.ListGenerationsRequest(page_token="W10="),
+        pb.ListGenerationsRequest(page_token=b64encode(b"[" * 100_000).decode()),
+        pb.ListGenerationsRequest(filter=pb.GenerationFilter(model="a\0b")),
         pb.ListGenerationsRequest(page_size=-1),
         pb.ListGenerationsRequest(page_size=1001),
         pb.ListGenerationsRequest(filter=pb.GenerationFilter(states=[0])),
