@@ -73,10 +73,11 @@ class Live:
             loop = asyncio.get_running_loop()
             loop.call_later(delay_seconds, self._resubmit, generation.id)
 
-    def ended(self, generation: Generation) -> None:
-        """It reached its final state."""
+    def ended(self, generation: Generation, *, stopping: bool = False) -> None:
+        """It reached its final state; where its agent is still `stopping` it, it keeps its device
+        until the agent answers (`released`), or until the device comes anew."""
         assert generation.state.final
-        self._release(generation.id)
+        self._release(generation.id, drop=not stopping)
         self._delayed.pop(generation.id, None)
         self.sched.remove(generation.id)
         self.watchers.publish(generation)
@@ -153,9 +154,10 @@ class Live:
             self.sched.submit(ticket)
             self.wake.set()
 
-    def _release(self, generation_id: str) -> None:
+    def _release(self, generation_id: str, *, drop: bool = True) -> None:
         self.running.pop(generation_id, None)
         self.claiming.discard(generation_id)
         self.cancelling.discard(generation_id)
-        self.sched.drop(generation_id)
+        if drop:
+            self.sched.drop(generation_id)
         self.wake.set()

@@ -162,12 +162,10 @@ class Outcomes:
 
     def ended(self, row: Generation) -> None:
         """A final row was read. Whoever runs it is told to stop."""
-        held = self._live.running.get(row.id)
         if self._live.watchers.is_live(row.id):
-            self._live.ended(row)
+            held = self._live.running.get(row.id)
+            self._live.ended(row, stopping=held is not None and self._lines.cancel(held))
             log.info("ended", generation_id=row.id, state=row.state, attempt=row.attempt)
-        if held:
-            self._lines.cancel(held)
 
     async def _requeue(
         self,
@@ -201,4 +199,6 @@ class Outcomes:
         elif row.state is State.QUEUED and held:
             self._live.requeued(row)
         else:
+            if row.state.final:
+                self._live.released(generation_id)  # it was stopping
             await self.stands(row)

@@ -243,8 +243,12 @@ async def test_a_deadline_by_a_clock_ahead_of_the_database_s(house: House, runs:
     await asyncio.sleep(SOON.total_seconds())
     await house.sysmon.tick(time.monotonic(), datetime.now(UTC) + ahead * 2)
     assert await state(house, g) is State.EXPIRED
-    if runs:  # told only now
+    if runs:  # told only now, and its memory is not given away before the agent answers
         assert (await house.command("cancel")).cancel.attempt == attempt
+        assert list(house.live.sched.devices["d0"].running) == [g.id]
+        house.hear(failed=agent_pb2.AttemptFailed(attempt=attempt, cancelled=True))
+        assert not (await house.command("settled")).settled.accepted
+        assert not house.live.sched.devices["d0"].running
 
 
 async def test_a_deadline_waits_for_a_database_that_is_away(house: House) -> None:
