@@ -193,17 +193,27 @@ def test_concurrent_steps_share_runs(
     model, calls = card.components.denoiser, 32
     feed = step_feed(calls, card)
 
-    def counts() -> tuple[int, int]:
-        answer = client.get_inference_statistics(model, headers={ADMIN_HEADER: server.admin_key})
-        return answer.model_stats[0].inference_count, answer.model_stats[0].execution_count
+    def counts(at_least: int = 0) -> tuple[int, int]:
+        """Rows and runs so far. Triton counts after it has answered: wait for that many rows."""
+        deadline = time.monotonic() + 20
+        while True:
+            answer = client.get_inference_statistics(
+                model, headers={ADMIN_HEADER: server.admin_key}
+            )
+            stats = answer.model_stats[0]
+            if stats.inference_count >= at_least or time.monotonic() > deadline:
+                return stats.inference_count, stats.execution_count
+            time.sleep(0.02)
 
+    first, _ = counts()
     expected = np.concatenate(
         [infer(model, row(feed, index))["next_latents"] for index in range(calls)]
     )
-    before = counts()
+    before = counts(first + calls)
     with ThreadPoolExecutor(calls) as pool:
         answers = list(pool.map(lambda index: infer(model, row(feed, index)), range(calls)))
-    rows, runs = (after - earlier for after, earlier in zip(counts(), before, strict=True))
+    after = counts(before[0] + calls)
+    rows, runs = after[0] - before[0], after[1] - before[1]
 
     assert rows == calls
     assert runs <= calls / 2  # a step takes longer than sending all of the requests
