@@ -28,6 +28,7 @@ from scheduler.fleet import Fleet
 from scheduler.intake import Intake
 from scheduler.lines import Lines
 from scheduler.live import Live
+from scheduler.model import model_of
 from scheduler.outcomes import Outcomes
 from scheduler.reports import Reports
 from scheduler.sched import Sched
@@ -52,7 +53,9 @@ async def run(settings: SchedulerSettings) -> None:
         epoch = await store.next_epoch()
         background = Background()
         stack.push_async_callback(background.close)
-        live = Live(Sched(catalog.cards), clock)
+        # The agents cannot resume what was taken off its device yet: so nothing is.
+        sched = Sched({c.name: model_of(c) for c in catalog.cards.values()}, preemption=False)
+        live = Live(sched, clock)
         lines = Lines(epoch)
         outcomes = Outcomes(store, live, lines)
         fleet = Fleet(live, lines, outcomes, background, clock=clock)

@@ -1,7 +1,7 @@
 """A device (Go's P): the right to run on one GPU, and its memory, counted in one place. Pure.
 
-`reserved_bytes` is derived, never kept: weights of what is resident or loading, plus activations of
-what is bound. So there is no path on which memory is not given back.
+What is free is derived, never kept: capacity less weights of what is resident, loading or
+unloading, less activations of what is bound. So there is no path on which memory is not given back.
 """
 
 from __future__ import annotations
@@ -9,69 +9,68 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from atelier.catalog import ModelCard
+from scheduler.model import Model, Shape
 from scheduler.runqueue import Key, Order, Ticket
 
-Cards = Mapping[str, ModelCard]
+Models = Mapping[str, Model]
 
 
-def activation_bytes(ticket: Ticket, cards: Cards) -> int:
-    """What a ticket needs while it runs; a large one goes in chunks of the batch cap."""
-    profile = cards[ticket.model].profile(ticket.shape)
-    return min(ticket.rows, profile.batch_cap) * profile.activation_bytes_per_row
+def shape_of(ticket: Ticket, models: Models) -> Shape:
+    """The costs of its shape."""
+    return models[ticket.model].shapes[ticket.shape]
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class Device:
     """One GPU, or a CPU standing in for one."""
 
     id: str
     node: str
-    capacity_bytes: int
+    capacity: float  # bytes, less the reserve
+    declared: float = 0.0  # bytes, all of them
+    speed: float = 1.0
+    index: int = 0  # in the order of joining: ties are broken by it
     resident: dict[str, float] = field(default_factory=dict)  # model -> when last used, seconds
+    loaded_at: dict[str, float] = field(default_factory=dict)
     running: dict[str, Ticket] = field(default_factory=dict)  # the batch; all of one key
-    runnext: Ticket | None = None  # the one that its load is for; leads when that is done
-    loading: str | None = None  # one loader
-    unloading: str | None = None
-    yield_to: Order | None = None  # it drains for an older ticket whose model is on no device
+    loading: str = ""  # one loader
+    load_ends: float = 0.0
+    unloading: str = ""
     quarantined: str = ""  # why it takes no new work
+    gang: Ticket | None = None  # what its group is reserved for, or runs
+    following: Ticket | None = None  # the gang's, while another member leads it
+    yield_to: Order | None = None  # it drains for an older ticket whose model is on no device
     load_not_before: dict[str, float] = field(default_factory=dict)  # model -> back-off, seconds
-
-    @property
-    def key(self) -> Key | None:
-        """What its batch runs; None while it is idle."""
-        return next((ticket.key for ticket in self.running.values()), None)
-
-    @property
-    def rows(self) -> int:
-        return sum(ticket.rows for ticket in self.running.values())
+    unload_not_before: dict[str, float] = field(default_factory=dict)
+    schedtick: int = 1  # batches led
 
     @property
     def usable(self) -> bool:
         return not self.quarantined
 
-    def reserved_bytes(self, cards: Cards) -> int:
-        """Weights and activations that are spoken for."""
-        models = set(self.resident) | {m for m in (self.loading, self.unloading) if m}
-        weights = sum(cards[m].resident_bytes for m in models if m in cards)
-        bound = [*self.running.values(), *([self.runnext] if self.runnext else [])]
-        return weights + sum(activation_bytes(t, cards) for t in bound)
+    @property
+    def key(self) -> Key | None:
+        """What its batch runs; None while it is idle."""
+        for ticket in self.running.values():
+            return ticket.queue
+        return None
 
-    def free_bytes(self, cards: Cards) -> int:
-        return self.capacity_bytes - self.reserved_bytes(cards)
+    def weights(self, models: Models) -> float:
+        """Bytes of weights that are there, coming or going."""
+        held = sum(models[m].weights for m in self.resident)
+        if self.loading and self.loading not in self.resident:
+            held += models[self.loading].weights
+        if self.unloading and self.unloading not in self.resident:
+            held += models[self.unloading].weights
+        return held
 
-    def can_run(self, ticket: Ticket, cards: Cards) -> bool:
-        """Whether the ticket fits now: its model resident, its rows and its memory free."""
-        if ticket.model not in self.resident or ticket.model == self.unloading:
-            return False
-        if self.running and self.key != ticket.key:
-            return False
-        cap = cards[ticket.model].profile(ticket.shape).batch_cap
-        room = not self.running or self.rows + ticket.rows <= cap
-        return room and activation_bytes(ticket, cards) <= self.free_bytes(cards)
+    def activations(self, models: Models) -> float:
+        """Bytes that the batch holds, or the gang that this device follows."""
+        tickets = self.running.values()
+        held = sum(t.rows * shape_of(t, models).activation for t in tickets)
+        if self.following is not None:
+            held += self.following.rows * shape_of(self.following, models).activation
+        return held
 
-    def bind(self, ticket: Ticket, cards: Cards, now: float) -> None:
-        """Take the ticket and its memory. Only after `can_run` said so."""
-        assert self.can_run(ticket, cards), f"{self.id} cannot run {ticket.id}"
-        self.running[ticket.id] = ticket
-        self.resident[ticket.model] = now
+    def free(self, models: Models) -> float:
+        return self.capacity - self.weights(models) - self.activations(models)

@@ -15,12 +15,12 @@ import structlog
 from atelier.errors import UnavailableError
 from atelier.generation import Generation, State
 from atelier.generation_store import GenerationStore
+from scheduler.decisions import Bind, Boundary, Decision, Load, Unload
 from scheduler.fleet import Fleet
 from scheduler.lines import Lines
 from scheduler.live import Live
 from scheduler.outcomes import Outcomes, persist
-from scheduler.sched import Bind, Decision, Load, Unload
-from scheduler.trace import decision_line, state_line
+from scheduler.trace import check_integrity, decision_line, state_line
 
 log = structlog.get_logger()
 
@@ -48,6 +48,7 @@ class Dispatch:
         self._outcomes = outcomes
         self._clock = clock
         self._broken = ""
+        self._next_tick = 0.0
 
     async def run(self) -> None:
         """Schedule whenever something changed, until cancelled."""
@@ -74,11 +75,21 @@ class Dispatch:
         An assertion of the core is a fault of ours. It must be loud, and cost no more than the
         devices that it names: all others, and all that is queued, are as good as before.
         """
-        sched = self._live.sched
+        sched, now = self._live.sched, self._clock()
         decisions: list[Decision] = []
         try:
-            decisions = sched.schedule(self._clock())
-            sched.check_integrity()
+            if now >= self._next_tick:
+                self._next_tick = now + TICK_SECONDS
+                self._live.did(sched.tick(now))
+            pending = self._live.decided()
+            while pending:
+                decision = pending.pop(0)
+                if isinstance(decision, Boundary):
+                    # Joins take effect at the agent's next step; nothing else has to wait for it.
+                    pending += sched.boundary(decision.device_id, now)
+                else:
+                    decisions.append(decision)
+            check_integrity(sched)
             self._broken = ""
         except AssertionError as error:
             why = str(error)
@@ -96,7 +107,9 @@ class Dispatch:
             match decision:
                 case Bind():
                     await self._bind(decision)
-                case Load(model, device_id, _):
+                case Load(model, device_id, evict):
+                    for other in evict:  # the agent does one after another
+                        self._lines.unload(device_id, other)
                     self._lines.load(device_id, model)
                 case Unload(model, device_id):
                     self._lines.unload(device_id, model)

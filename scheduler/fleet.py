@@ -105,7 +105,7 @@ class Fleet:
         for device_id in lost:
             self.lost_since[device_id] = self._clock()
             if device_id in self._live.sched.devices:
-                self._live.sched.quarantine(device_id, AWAY)
+                self._live.did(self._live.sched.quarantine(device_id, AWAY))
         log.warning("agent left", node=line.node, devices=lost)
 
     def give_up(self, device_id: str) -> None:
@@ -117,20 +117,19 @@ class Fleet:
         self.reported.pop(device_id, None)
         self.doubts.pop(device_id, None)
         if device_id in self._live.sched.devices:
-            self._live.sched.device_down(device_id)
-        self._live.wake.set()
+            self._live.device_down(device_id)
 
     def distrust(self, device_id: str, reason: str) -> None:
         """Take what the core has of it back, and wait for a report that makes sense."""
         device = self._live.sched.devices[device_id]
         held = {ticket for ticket in device.running if ticket in self._live.running}
-        self._take(device_id, device.node, device.capacity_bytes, (), held, reason)
+        self._take(device_id, device.node, int(device.declared), (), held, reason)
 
     def reconsider(self, device_id: str, resident: Iterable[str]) -> None:
         """A device in doubt reported: believe it again if that adds up."""
         device = self._live.sched.devices[device_id]
         held = {i for i in self.doubts[device_id].held if i in self._live.running}
-        self._take(device_id, device.node, device.capacity_bytes, resident, held)
+        self._take(device_id, device.node, int(device.declared), resident, held)
 
     def released(self, generation_id: str) -> None:
         """An attempt holds its device no more."""
@@ -151,15 +150,18 @@ class Fleet:
         sched, now = self._live.sched, self._clock()
         resident, held = list(resident), frozenset(held)
         tickets = [self._live.ticket(self._live.running[i]) for i in sorted(held)]
-        wrong = reason or misfit(capacity_bytes, resident, tickets, sched.cards)
+        wrong = reason or misfit(capacity_bytes, resident, tickets, sched.models)
         if device_id in sched.devices:
-            sched.device_down(device_id)
-        sched.device_up(device_id, node, max(0, capacity_bytes), [] if wrong else resident, now)
+            self._live.device_down(device_id)
+        there = [] if wrong else resident
+        self._live.did(
+            sched.device_up(device_id, node, max(0, capacity_bytes), now, resident=there)
+        )
         self.reported.pop(device_id, None)
         before = self.doubts.pop(device_id, None)
         if wrong:
             self.doubts[device_id] = Doubt(wrong, held)
-            sched.quarantine(device_id, wrong)
+            self._live.did(sched.quarantine(device_id, wrong))
             if before is None or before.reason != wrong:
                 log.error("device not believed", device=device_id, reason=wrong)
         else:

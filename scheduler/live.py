@@ -12,7 +12,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from atelier.generation import Generation, State
-from scheduler.runqueue import Ticket
+from scheduler.decisions import Boundary, Decision
+from scheduler.runqueue import Ticket, objective
 from scheduler.sched import Sched
 from scheduler.watchers import Watchers
 
@@ -35,12 +36,29 @@ class Live:
         self.wake = asyncio.Event()
         self._clock = clock
         self._wall = wall
+        self._decisions: list[Decision] = []
         self._delayed: dict[str, Ticket] = {}
         self._deadlines: list[tuple[datetime, str]] = []  # when to look, a heap
 
     def now(self) -> float:
         """Seconds on the core's clock."""
         return self._clock()
+
+    def did(self, decisions: list[Decision]) -> None:
+        """The core decided; dispatch carries it out."""
+        self._decisions += decisions
+        self.wake.set()
+
+    def decided(self) -> list[Decision]:
+        """Everything that the core decided since the last call."""
+        taken, self._decisions = self._decisions, []
+        return taken
+
+    def device_down(self, device_id: str) -> None:
+        """A device is gone from the core, and what it ran with it: the database says what now."""
+        for ticket in self.sched.device_down(device_id):
+            self.sched.finished(ticket)
+        self.wake.set()
 
     @property
     def queued(self) -> int:
@@ -50,11 +68,10 @@ class Live:
         """It is QUEUED in the database. Nothing changes where that is known."""
         if generation.state is not State.QUEUED or self.knows(generation.id):
             return
-        self.sched.drop(generation.id)
+        self._drop(generation.id)
         self.watchers.publish(generation)
         self.watch_deadline(generation)
-        self.sched.submit(self.ticket(generation))
-        self.wake.set()
+        self._submit(self.ticket(generation))
 
     def claimed(self, generation: Generation) -> None:
         """It is RUNNING in the database, by this attempt."""
@@ -84,8 +101,7 @@ class Live:
 
     def released(self, generation_id: str) -> None:
         """It needs its device no more, though it still runs (it is being uploaded)."""
-        self.sched.drop(generation_id)
-        self.wake.set()
+        self._drop(generation_id)
 
     def holds(self, generation_id: str, lease_token: int) -> Generation | None:
         """The running generation, if this is its current attempt."""
@@ -99,7 +115,6 @@ class Live:
             or generation_id in self.claiming
             or generation_id in self._delayed
             or generation_id in self.sched.queues
-            or any(d.runnext and d.runnext.id == generation_id for d in self.sched.devices.values())
         )
 
     def agrees(self, generation_id: str, lease_token: int | None) -> bool:
@@ -133,31 +148,47 @@ class Live:
         return found
 
     def ticket(self, generation: Generation) -> Ticket:
-        """What the core knows of it. Deadlines order by their wall time; the core never adds."""
-        deadline = generation.deadline.timestamp() if generation.deadline else float("inf")
-        age_seconds = max(0.0, (self._wall() - generation.create_time).total_seconds())
+        """What the core knows of it. It is due by its class's objective, or its own deadline."""
+        now, spec = self._wall(), generation.spec
+        age_seconds = max(0.0, (now - generation.create_time).total_seconds())
+        shape = self.sched.models[generation.model].shapes[spec.shape]
+        rows = min(spec.count, shape.batch_cap)  # more go in chunks, one after another
+        level = generation.priority.level
+        slo = objective(level, shape.work(spec.steps, rows))
+        if generation.deadline:
+            slo = min(slo, (generation.deadline - generation.create_time).total_seconds())
         return Ticket(
             id=generation.id,
             tenant=generation.tenant,
             model=generation.model,
-            shape=generation.spec.shape,
-            rows=generation.spec.count,
-            steps=generation.spec.steps,
-            level=generation.priority.level,
+            shape=spec.shape,
+            rows=rows,
+            steps=spec.steps,
+            level=level,
             submitted=self._clock() - age_seconds,
-            deadline=deadline,
+            slo=slo,
         )
 
     def _resubmit(self, generation_id: str) -> None:
         ticket = self._delayed.pop(generation_id, None)  # gone if it was cancelled meanwhile
         if ticket:
-            self.sched.submit(ticket)
-            self.wake.set()
+            self._submit(ticket)
+
+    def _submit(self, ticket: Ticket) -> None:
+        self.did(self.sched.submit(ticket, self._clock()))
+
+    def _drop(self, generation_id: str) -> None:
+        """The core has it on a device no more; that device looks up."""
+        for device in self.sched.devices.values():
+            if ticket := device.running.get(generation_id):
+                self.sched.finished(ticket)
+                self.did([Boundary(device.id)])
+                return
 
     def _release(self, generation_id: str, *, drop: bool = True) -> None:
         self.running.pop(generation_id, None)
         self.claiming.discard(generation_id)
         self.cancelling.discard(generation_id)
         if drop:
-            self.sched.drop(generation_id)
+            self._drop(generation_id)
         self.wake.set()

@@ -36,15 +36,15 @@ def view_to(view: View, live: Live, *, position: bool = True) -> generation_pb2.
 def _queued(progress: generation_pb2.Progress, view: View, live: Live, *, position: bool) -> None:
     """Position in its queue, and an estimate: all before it and itself, one after another."""
     generation, sched = view.generation, live.sched
-    loading = any(d.runnext and d.runnext.id == generation.id for d in sched.devices.values())
+    model = generation.model
+    loading = bool(sched.residency.loading[model]) and not sched.residency.replicas[model]
     progress.phase = generation_pb2.PHASE_LOADING if loading else generation_pb2.PHASE_QUEUED
     ticket = sched.queues.get(generation.id)
-    card = sched.cards.get(generation.model)
-    if ticket is None or card is None or not position:
+    if ticket is None or not position:
         return
-    progress.queue_position = sched.queues.position(ticket)
-    step_seconds = card.profile(ticket.shape).seconds_of_step(ticket.rows)
-    ahead = (progress.queue_position + 1) * ticket.steps * step_seconds
+    queue = sched.queues.queue(ticket.queue)
+    progress.queue_position = queue.position(ticket) if queue else 0
+    ahead = (progress.queue_position + 1) * sched.left(ticket)
     progress.estimated_seconds = ahead / max(1, len(sched.devices))
 
 
@@ -61,12 +61,12 @@ def device_to(device: Device, sched: Sched, fleet: Fleet) -> fleet_pb2.Device:
         hardware=fleet.hardware.get(device.id, ""),
         state=state,
         reason=device.quarantined,
-        capacity_bytes=device.capacity_bytes,
-        reserved_bytes=device.reserved_bytes(sched.cards),
+        capacity_bytes=int(device.declared),
+        reserved_bytes=int(device.capacity - device.free(sched.models)),
         measured_bytes=sample.measured_bytes if sample else 0,
         utilisation_percent=sample.utilisation_percent if sample else 0,
         resident_models=sorted(device.resident),
-        loading_model=device.loading or "",
+        loading_model=device.loading,
         running_generations=sorted(device.running),
     )
 

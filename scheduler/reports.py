@@ -80,8 +80,7 @@ class Reports:
             reason = doubt.reason
         if reason != device.quarantined:
             log.warning("device", device=device.id, quarantined=reason)
-            self._live.sched.quarantine(device.id, reason)
-            self._live.wake.set()
+            self._live.did(self._live.sched.quarantine(device.id, reason))
         if sample.healthy and not doubt:
             self._correct(device, frozenset(sample.resident_models))
 
@@ -91,24 +90,30 @@ class Reports:
         One may have been taken before a load that was reported since; two mean that its Triton was
         restarted, or that a load's report was lost with an earlier line.
         """
-        thought, cards = set(device.resident), self._live.sched.cards
+        if device.loading or device.unloading:
+            return  # what goes for it may still be there
+        thought, models = set(device.resident), self._live.sched.models
         before = self._fleet.reported.get(device.id, thought)
         self._fleet.reported[device.id] = now
         for model in sorted((thought ^ before) & (thought ^ now)):
-            if model not in cards or model in (device.loading, device.unloading):
+            if model not in models:
                 continue
             there = model in now
             log.warning("residency corrected", device=device.id, model=model, resident=there)
-            if not believable(device, model, resident=there, cards=cards):
+            if not believable(device, model, resident=there, models=models):
                 how = "is there, for which it has no room" if there else "is gone under its work"
                 self._fleet.distrust(device.id, f"it says that {model} {how}")
                 return
             self._changed(device, model, resident=there)
 
     def _changed(self, device: Device, model: str, *, resident: bool) -> None:
-        sched = self._live.sched
-        sched.unloaded(device.id, model, still_resident=resident, now=self._clock())
-        self._live.wake.set()
+        sched, now = self._live.sched, self._clock()
+        if not resident:
+            self._live.did(sched.unloaded(device.id, model, now))
+        elif device.unloading == model:
+            sched.unload_refused(device.id, model, now)
+        else:
+            self._live.did(sched.loaded(device.id, model, now))
 
     def _model_changed(self, device: Device, change: pb.ModelChanged) -> None:
         sched, model, now = self._live.sched, change.model, self._clock()
@@ -116,18 +121,17 @@ class Reports:
         if device.id in self._fleet.doubts:
             return  # its next report tells
         if device.loading != model:
-            if believable(device, model, resident=change.resident, cards=sched.cards):
+            if believable(device, model, resident=change.resident, models=sched.models):
                 self._changed(device, model, resident=change.resident)
             return
         if change.resident:
             log.info("loaded", device=device.id, model=model, seconds=change.seconds)
-            sched.loaded(device.id, model, now)
+            self._live.did(sched.loaded(device.id, model, now))
         else:
             failure = failure_from(change.failure)
             log.error("load failed", device=device.id, model=model, reason=failure.message)
-            given_up = sched.load_failed(device.id, model, now)
-            if given_up:
-                self._background.spawn(self._outcomes.unloadable(given_up.id, failure))
+            for ticket in sched.load_failed(device.id, model, now):
+                self._background.spawn(self._outcomes.unloadable(ticket.id, failure))
         self._live.wake.set()
 
     def _progress(self, report: pb.AttemptProgress) -> None:

@@ -1,72 +1,109 @@
 """Queues of waiting generations: one for each (model, shape), which devices pull from.
 
 Binding is late: a generation belongs to no device until a device asks for it. Inside a queue the
-order is class first (interactive, normal, batch), then earliest deadline, then age. Pure.
+order is rank (twice the class, from the most urgent; late work sits on a lower one), then key (the
+time it is due, plus what its tenant is ahead of its fair share), then age. Pure.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 
 Key = tuple[str, str]  # (model, shape): what may share a batch
 Order = tuple[int, float, str]
 
+WEIGHTS = (1.0, 2.0, 4.0)  # what a generation of class 0 (batch), 1 and 2 (interactive) is worth
+DOOMED = 90.0  # seconds: how far behind the due time of class 0 late work queues
 
-@dataclass(frozen=True)
+
+class Late(StrEnum):
+    """What becomes of a generation that can no longer meet its objective."""
+
+    CASCADE = "cascade"  # it is served as the next lower class, with that class's objective
+    DOOM = "doom"  # it shares class 0's queue from then on
+    REJECT = "reject"  # it is refused
+
+
+def objective(level: int, alone: float) -> float:
+    """Seconds after submit by which a generation should be done; `alone`: its unloaded latency."""
+    factor, margin = ((20, 300), (5, 10), (2, 1))[level]
+    return max(factor * alone, alone + margin)
+
+
+@dataclass(eq=False, slots=True)
 class Ticket:
-    """What the core knows of a generation (G): never its prompt.
+    """What the core knows of a generation (G): never its prompt. Owned by the core.
 
-    `rows` is how many rows of a batch it takes (its number of pictures); times are seconds on the
-    caller's clock; ids are UUIDv7, so that comparing them compares ages.
+    Times are seconds on the caller's clock; ids sort by age.
     """
 
     id: str
     tenant: str
     model: str
     shape: str
-    rows: int
+    rows: int  # of a batch: its number of pictures
     steps: int
-    level: int  # priority class: 2 interactive, 1 normal, 0 batch
+    level: int  # as submitted: the class, 2 interactive, 1 normal, 0 batch
     submitted: float
-    deadline: float = math.inf
+    deadline: float = math.inf  # the caller's own: it expires then
+    slo: float = math.inf  # seconds after submit by which it should be done
+    group: str = ""  # pictures of one request
+
+    steps_left: int = 0
+    cls: int = 0  # the class it is served as; late ones come down
+    rank: int = 0  # of the queue: 2 * (2 - cls), +1 for the hopeless
+    due: float = math.inf  # when it should be done, as it is served
+    key: float = math.inf
+    late: bool = False
+    counted: bool = False  # among those that can still be in time
+    work: float = 0.0  # seconds alone, at speed 1
+    device: str = ""  # where it last ran
 
     @property
-    def key(self) -> Key:
+    def queue(self) -> Key:
         return self.model, self.shape
 
     @property
     def order(self) -> Order:
         """Lower is served first."""
-        return -self.level, self.deadline, self.id
+        return self.rank, self.key, self.id
 
 
-@dataclass
 class GlobalQueue:
-    """A heap of tickets of one key. Removal is lazy: a removed id is skipped when it surfaces."""
+    """A heap of tickets of one key. Removal is lazy: what was removed is skipped as it surfaces."""
 
-    key: Key
-    _heap: list[tuple[Order, Ticket]] = field(default_factory=list)
-    _live: dict[str, Ticket] = field(default_factory=dict)
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self._heap: list[tuple[int, float, str, int, Ticket]] = []
+        self._live: dict[str, int] = {}  # id -> number of its push
+        self._pushes = 0
 
     def __len__(self) -> int:
         return len(self._live)
 
     def __iter__(self) -> Iterator[Ticket]:
-        return iter(self._live.values())
+        return (entry[4] for entry in self._heap if self._live.get(entry[2]) == entry[3])
 
     def push(self, ticket: Ticket) -> None:
-        assert ticket.key == self.key and ticket.id not in self._live
-        self._live[ticket.id] = ticket
-        heapq.heappush(self._heap, (ticket.order, ticket))
+        assert ticket.id not in self._live
+        self._pushes += 1
+        self._live[ticket.id] = self._pushes
+        heapq.heappush(self._heap, (ticket.rank, ticket.key, ticket.id, self._pushes, ticket))
 
     def head(self) -> Ticket | None:
         """The next to be served; it stays queued."""
-        while self._heap and self._live.get(self._heap[0][1].id) is not self._heap[0][1]:
-            heapq.heappop(self._heap)
-        return self._heap[0][1] if self._heap else None
+        heap, live = self._heap, self._live
+        while heap:
+            entry = heap[0]
+            if live.get(entry[2]) == entry[3]:
+                return entry[4]
+            heapq.heappop(heap)
+        return None
 
     def pop(self) -> Ticket:
         """Take the head. Raises IndexError when empty."""
@@ -77,65 +114,109 @@ class GlobalQueue:
         del self._live[ticket.id]
         return ticket
 
-    def get(self, ticket_id: str) -> Ticket | None:
-        return self._live.get(ticket_id)
+    def remove(self, ticket: Ticket) -> None:
+        del self._live[ticket.id]
 
-    def remove(self, ticket_id: str) -> Ticket | None:
-        return self._live.pop(ticket_id, None)
+    def position(self, ticket: Ticket) -> int:
+        """How many are served before it. Looks at all: for people, not for decisions."""
+        return sum(1 for other in self if other.order < ticket.order)
 
 
 class RunQueues:
-    """All global queues; empty ones are dropped, so that a scan sees only what waits."""
+    """All queues, and sums over them by model. Late heads make way as they surface."""
 
-    def __init__(self) -> None:
-        self._queues: dict[Key, GlobalQueue] = {}
-        self._key_of: dict[str, Key] = {}
+    def __init__(
+        self,
+        late: Late,
+        left: Callable[[Ticket], float],
+        settled: Callable[[Ticket], None],
+        rejected: Callable[[Ticket], None],
+    ) -> None:
+        """`left`: seconds of work left of a ticket; the others hear of late and rejected ones."""
+        self.late = late
+        # Queues stay when they are empty: there are few keys, and who looks into one may refill it.
+        self.by_model: dict[str, dict[Key, GlobalQueue]] = defaultdict(dict)
+        self.hungry: dict[str, None] = {}  # models that are waited for, in order of their coming
+        self.count: dict[str, int] = defaultdict(int)
+        self.work: dict[str, float] = defaultdict(float)  # seconds queued
+        self.weight: dict[str, float] = defaultdict(float)  # class weight of those still in time
+        self._tickets: dict[str, Ticket] = {}
+        self._left = left
+        self._settled = settled
+        self._rejected = rejected
 
     def __len__(self) -> int:
-        return len(self._key_of)
+        return len(self._tickets)
 
     def __contains__(self, ticket_id: object) -> bool:
-        return ticket_id in self._key_of
+        return ticket_id in self._tickets
 
     def __iter__(self) -> Iterator[GlobalQueue]:
-        return iter(self._queues.values())
-
-    def push(self, ticket: Ticket) -> None:
-        self._queues.setdefault(ticket.key, GlobalQueue(ticket.key)).push(ticket)
-        self._key_of[ticket.id] = ticket.key
-
-    def head(self, key: Key) -> Ticket | None:
-        queue = self._queues.get(key)
-        return queue.head() if queue else None
-
-    def pop(self, key: Key) -> Ticket:
-        ticket = self._queues[key].pop()
-        self._forget(ticket.id, key)
-        return ticket
-
-    def remove(self, ticket_id: str) -> Ticket | None:
-        key = self._key_of.get(ticket_id)
-        if key is None:
-            return None
-        ticket = self._queues[key].remove(ticket_id)
-        self._forget(ticket_id, key)
-        return ticket
+        """The queues that are not empty."""
+        queues = (queue for model in self.hungry for queue in self.by_model[model].values())
+        return (queue for queue in queues if len(queue))
 
     def get(self, ticket_id: str) -> Ticket | None:
-        key = self._key_of.get(ticket_id)
-        return self._queues[key].get(ticket_id) if key else None
+        return self._tickets.get(ticket_id)
 
-    def best(self, models: frozenset[str] | set[str]) -> Ticket | None:
-        """The head that is served first among the queues of these models."""
-        heads = (queue.head() for queue in self if queue.key[0] in models)
-        return min((h for h in heads if h), key=lambda ticket: ticket.order, default=None)
+    def queue(self, key: Key) -> GlobalQueue | None:
+        return self.by_model[key[0]].get(key)
 
-    def position(self, ticket: Ticket) -> int:
-        """How many of its queue are served before it."""
-        queue = self._queues.get(ticket.key, ())
-        return sum(1 for other in queue if other.order < ticket.order)
+    def push(self, ticket: Ticket) -> None:
+        key, model = ticket.queue, ticket.model
+        queues = self.by_model[model]
+        queue = queues.get(key)
+        if queue is None:
+            queue = queues[key] = GlobalQueue(key)
+        queue.push(ticket)
+        self._tickets[ticket.id] = ticket
+        self.count[model] += 1
+        self.work[model] += self._left(ticket)
+        if ticket.counted:
+            self.weight[model] += WEIGHTS[ticket.cls]
+        self.hungry[model] = None
 
-    def _forget(self, ticket_id: str, key: Key) -> None:
-        del self._key_of[ticket_id]
-        if not self._queues[key]:
-            del self._queues[key]
+    def pop(self, ticket: Ticket) -> None:
+        """Take it out, wherever it stands."""
+        key, model = ticket.queue, ticket.model
+        self.by_model[model][key].remove(ticket)
+        del self._tickets[ticket.id]
+        self.count[model] -= 1
+        self.work[model] -= self._left(ticket)
+        if ticket.counted:
+            self.weight[model] -= WEIGHTS[ticket.cls]
+        if not self.count[model]:
+            self.work[model] = self.weight[model] = 0.0
+            del self.hungry[model]
+
+    def head(self, queue: GlobalQueue, now: float) -> Ticket | None:
+        """The head, after those that can no longer be in time made way."""
+        while (ticket := queue.head()) is not None:
+            if ticket.late or now + self._left(ticket) <= ticket.due:
+                return ticket
+            self.pop(ticket)
+            if not self.overdue(ticket):
+                self.push(ticket)
+        return None
+
+    def overdue(self, ticket: Ticket) -> bool:
+        """It can no longer meet its objective, and is not queued. True if it is rejected."""
+        self._settled(ticket)
+        if self.late is Late.REJECT:
+            self._rejected(ticket)
+            return True
+        ahead = ticket.key - ticket.due
+        if self.late is Late.DOOM:
+            ticket.rank, ticket.cls, ticket.late = 4, 0, True
+            ticket.key += ticket.submitted + DOOMED - ticket.due
+            ticket.due = math.inf
+        elif ticket.cls == 0:
+            ticket.rank |= 1
+            ticket.late = True
+            ticket.key = ticket.submitted
+        else:
+            ticket.cls -= 1
+            ticket.rank += 2
+            ticket.due = ticket.submitted + objective(ticket.cls, ticket.work)
+            ticket.key = ticket.due + ahead
+        return False

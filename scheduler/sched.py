@@ -2,238 +2,435 @@
 
 No function here may become async: everything between two awaits of the loops around it is atomic,
 so there are no locks. Time comes in as `now` (seconds on one monotonic clock); nothing is read,
-written or waited for. The loops feed events in (submit, device_up, loaded, released, ...), call
-`schedule`, and carry out the decisions that come out.
+written or waited for. The loops feed events in (submit, boundary, loaded, device_down, tick, ...)
+and carry out the decisions that come out; a decision is accounted for when it is returned.
 
     G  Ticket (a generation)     P  Device     M  the agent's step loop
-    globrunq  RunQueues: one queue for each (model, shape); devices pull from it
-    runnext   the ticket that a device's load is for; it leads once the load is done
+    globrunq  one queue for each (model, shape); devices pull from it (late binding)
+    wakep     at submit: the device that should look up at its next step boundary
+    schedule  `boundary`: what a device runs from this step on
+    sysmon    `tick`: loads that wait, prefetch, gangs
 
-The problem: a request may run where its model is resident, where memory is free, and next to
-others of its shape; loading a model takes longer than running one. Designs refused:
+The problem: a request may run where its model is resident, where memory is free, and next to others
+of its shape; loading a model takes longer than running one. Designs refused, each measured:
 
-- *A queue for each device, and stealing half of the neighbour's* (Go's own). Measured on the
-  scenarios: 20 to 33 times the loads, since what is stolen needs its weights moved too.
-- *Binding at submit, by least load or by estimated finish.* Bistable: good at one seed, collapsed
-  at another. Late binding has no such mode.
-- *Joining a running batch whenever there is room.* Starves the other models resident there; so a
-  batch is joined only by a ticket that is also first among all that this device could run.
+- *A queue for each device, and stealing half of the neighbour's* (Go's own): 20 to 33 times the
+  loads, since what is stolen needs its weights moved too.
+- *Binding at submit*, by least load or estimated finish: bistable, good at one seed, collapsed at
+  another.
+- *Joining a batch whenever there is room*: see batching.py.
 
-The race: a decision is made here, and carried out by a loop that may find the database disagrees
-(a cancel came first). The loop then calls `drop`, which gives the device back; memory is derived
+The race: a decision is made here, and carried out by a loop that may find the database disagrees (a
+cancel came first). The loop then calls `finished`, which gives the device back; memory is derived
 from what is bound (device.py), so no path can forget it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable
 
-from scheduler import placement
-from scheduler.device import Cards, Device
-from scheduler.runqueue import RunQueues, Ticket
+from scheduler.batching import MOST_SKIPS, left, limit, rescues
+from scheduler.decisions import Bind, Boundary, Decision, Preempt, Reject
+from scheduler.device import Device
+from scheduler.fairness import Fairness
+from scheduler.gang import Gangs
+from scheduler.model import Model, Shape
+from scheduler.residency import Residency
+from scheduler.runqueue import Late, RunQueues, Ticket, objective
 
-LOAD_BACKOFF_SECONDS = 2.0  # doubles with each failure in a row on that device
-MAX_LOAD_FAILURES = 3  # then the ticket that asked for it fails
-
-
-@dataclass(frozen=True)
-class Bind:
-    """Run this generation on this device."""
-
-    ticket: Ticket
-    device_id: str
-
-
-@dataclass(frozen=True)
-class Load:
-    """Load this model on this device; `ticket` waits for it."""
-
-    model: str
-    device_id: str
-    ticket: Ticket
+PRESSURE = 5.0  # seconds of queued work a replica: from here on batches pay
+SAMPLE = 4  # replicas looked at by wakep
+OLDEST_EVERY = 61  # Go's schedtick % 61: an idle device then serves the oldest, of any class
+STARVING = 300.0  # seconds of waiting from which on that is so
+RESERVE = 0.05  # of a device's memory, for what nobody declared
 
 
-@dataclass(frozen=True)
-class Unload:
-    """Unload this idle model from this device, to make room."""
-
-    model: str
-    device_id: str
-
-
-Decision = Bind | Load | Unload
-
-
-@dataclass
 class Sched:
     """All queues and devices. Owned by one loop; called by nobody else."""
 
-    cards: Cards
-    queues: RunQueues = field(default_factory=RunQueues)
-    devices: dict[str, Device] = field(default_factory=dict)
-    _load_failures: dict[tuple[str, str], int] = field(default_factory=dict)
+    def __init__(
+        self, models: dict[str, Model], *, late: Late = Late.CASCADE, preemption: bool = True
+    ) -> None:
+        """`preemption`: whether the agents can take a generation off its device and resume it."""
+        self.models = models
+        self.preemption = preemption
+        self.devices: dict[str, Device] = {}
+        self.idle: dict[str, Device] = {}
+        self.bound: set[str] = set()  # ids of what is on a device
+        self.queues = RunQueues(late, self.left, self._settled, self._rejected)
+        self.fairness = Fairness()
+        self.residency = Residency(self)
+        self.gangs = Gangs(self)
+        self.out: list[Decision] = []
+        self._turn = 0
+        self._speed = 0.0  # of the whole fleet
+        self._has_gangs = any(model.gang > 1 for model in models.values())
 
     # Events in.
 
-    def submit(self, ticket: Ticket) -> None:
+    def submit(self, ticket: Ticket, now: float) -> list[Decision]:
         """A generation waits, newly or again."""
+        shape, residency = self.shape(ticket), self.residency
+        ticket.steps_left = ticket.steps_left or ticket.steps
+        ticket.work = shape.work(ticket.steps, ticket.rows)
+        ticket.cls, ticket.rank = ticket.level, 2 * (2 - ticket.level)
+        if ticket.slo == math.inf:
+            ticket.slo = objective(ticket.level, ticket.work)
+        residency.demand.arrived(ticket, residency.load_seconds(ticket.model), now)
+        ticket.due = ticket.submitted + ticket.slo
+        ticket.key = ticket.due + self.fairness.arrived(
+            ticket.id, ticket.tenant, ticket.level, ticket.work, self._speed
+        )
+        if not residency.replicas[ticket.model] and ticket.cls > 0:
+            ready = residency.ready_at(ticket.model, now)
+            while not ticket.late and ticket.cls > 0 and ready + ticket.work > ticket.due:
+                if self.queues.overdue(ticket):
+                    return self._take()
         self.queues.push(ticket)
+        self._wakep(ticket, now)
+        return self._take()
+
+    def boundary(self, device_id: str, now: float) -> list[Decision]:
+        """What a device runs from here on: joins, preemptions, or nothing."""
+        device = self.devices.get(device_id)
+        if device is not None:
+            self._schedule(device, now)
+        return self._take()
+
+    def finished(self, ticket: Ticket) -> None:
+        """It needs its device no more, for good; ask `boundary` next."""
+        device = self.devices.get(ticket.device)
+        if device is not None:
+            device.running.pop(ticket.id, None)
+        self.bound.discard(ticket.id)
+        if ticket.id in self.gangs.reserved:
+            self.gangs.release(ticket)
+        self._gone(ticket)
 
     def remove(self, ticket_id: str) -> bool:
-        """Take a waiting generation out (cancelled, expired); False where it waits nowhere."""
-        if self.queues.remove(ticket_id):
-            return True
-        for device in self.devices.values():
-            if device.runnext and device.runnext.id == ticket_id:
-                device.runnext = None
-                return True
-        return False
+        """Take a waiting one out (cancelled, expired); False where it waits nowhere."""
+        ticket = self.queues.get(ticket_id)
+        if ticket is None:
+            return False
+        self.queues.pop(ticket)
+        self._gone(ticket)
+        return True
+
+    def loaded(self, device_id: str, model: str, now: float) -> list[Decision]:
+        """A model is there: a load is done, or a report says so."""
+        self.residency.loaded(self.devices[device_id], model, now)
+        self.out.append(Boundary(device_id))
+        return self._take()
+
+    def load_failed(self, device_id: str, model: str, now: float) -> list[Ticket]:
+        """A load failed; what is given up, after too many in a row, is returned."""
+        given_up = self.residency.load_failed(self.devices[device_id], model, now)
+        for ticket in given_up:
+            self.remove(ticket.id)
+        return given_up
+
+    def unloaded(self, device_id: str, model: str, now: float) -> list[Decision]:
+        """A model is gone: as it was told to, or because its process was restarted."""
+        self.residency.unloaded(self.devices[device_id], model)
+        self.out.append(Boundary(device_id))
+        return self._take()
+
+    def unload_refused(self, device_id: str, model: str, now: float) -> None:
+        """It is still there; it is not asked to go again for a while."""
+        self.residency.unload_refused(self.devices[device_id], model, now)
 
     def device_up(
-        self, device_id: str, node: str, capacity_bytes: int, resident: list[str], now: float
-    ) -> Device:
-        """A device joined or came back, with these models on it and nothing running."""
-        known = {model: now for model in resident if model in self.cards}
-        self.devices[device_id] = Device(device_id, node, capacity_bytes, resident=known)
-        return self.devices[device_id]
+        self, device_id: str, node: str, capacity: float, now: float,
+        *, speed: float = 1.0, resident: Iterable[str] = (),
+    ) -> list[Decision]:  # fmt: skip
+        """A device joined, with these models on it and nothing running. `capacity` in bytes."""
+        self._turn += 1
+        usable = capacity * (1 - RESERVE)
+        device = Device(device_id, node, usable, capacity, speed, index=self._turn)
+        self.devices[device_id] = device
+        self._speed += speed
+        self.idle[device_id] = device
+        for model in resident:
+            if model in self.models:
+                self.residency.loaded(device, model, now)
+        self.out.append(Boundary(device_id))
+        return self._take()
 
     def adopt(self, ticket: Ticket, device_id: str, now: float) -> None:
         """A generation turned out to be running there already."""
         device = self.devices[device_id]
+        ticket.steps_left = ticket.steps_left or ticket.steps
+        ticket.work = self.shape(ticket).work(ticket.steps, ticket.rows)
+        ticket.cls, ticket.rank = ticket.level, 2 * (2 - ticket.level)
+        ticket.due = ticket.key = ticket.submitted + objective(ticket.level, ticket.work)
+        self.fairness.arrived(ticket.id, ticket.tenant, ticket.level, ticket.work, self._speed)
+        if ticket.model not in device.resident:
+            self.residency.loaded(device, ticket.model, now)
+        ticket.device = device_id
         device.running[ticket.id] = ticket
-        device.resident.setdefault(ticket.model, now)
+        self.bound.add(ticket.id)
+        self.idle.pop(device_id, None)
+
+    def quarantine(self, device_id: str, reason: str) -> list[Decision]:
+        """Give it no new work while `reason` is not empty; others may load what was only there."""
+        device = self.devices[device_id]
+        self.residency.set_usable(device, not reason)
+        device.quarantined = reason
+        self.idle.pop(device_id, None)
+        if not reason:
+            self.ask(device)
+        return self._take()
 
     def device_down(self, device_id: str) -> list[Ticket]:
-        """A device is gone. Its runnext waits again; returns what it was running."""
+        """A device is gone. What was on it is returned; submit it again, or call `finished`."""
         device = self.devices.pop(device_id)
-        if device.runnext:
-            self.queues.push(device.runnext)
-        return list(device.running.values())
+        self.idle.pop(device_id, None)
+        self._speed -= device.speed
+        gang = self.gangs.lost(device)
+        self.residency.lost(device)
+        lost = list(device.running.values())
+        if gang is not None and gang.id not in device.running:
+            lost.append(gang)
+        for ticket in lost:
+            self.bound.discard(ticket.id)
+        return lost
 
-    def quarantine(self, device_id: str, reason: str) -> None:
-        """Give it no new work while `reason` is not empty."""
-        self.devices[device_id].quarantined = reason
+    def again(self, ticket: Ticket, now: float) -> list[Decision]:
+        """What `device_down` returned waits again, with the steps that are left of it."""
+        ticket.device = ""
+        self.queues.push(ticket)
+        self._wakep(ticket, now)
+        return self._take()
 
-    def loaded(self, device_id: str, model: str, now: float) -> None:
-        """A load is done."""
-        device = self.devices[device_id]
-        device.loading = None
-        device.resident[model] = now
-        self._load_failures.pop((device_id, model), None)
+    def tick(self, now: float) -> list[Decision]:
+        """sysmon: loads for what waits, prefetch, gangs."""
+        self.residency.tick(now)
+        if self._has_gangs:
+            self.gangs.start(now)
+        return self._take()
 
-    def load_failed(self, device_id: str, model: str, now: float) -> Ticket | None:
-        """A load failed: back off, queue its ticket again; or give it up after too many."""
-        device = self.devices[device_id]
-        device.loading = None
-        ticket, device.runnext = device.runnext, None
-        failures = self._load_failures.get((device_id, model), 0) + 1
-        self._load_failures[device_id, model] = failures
-        device.load_not_before[model] = now + LOAD_BACKOFF_SECONDS * 2 ** (failures - 1)
-        if ticket and failures < MAX_LOAD_FAILURES:
-            self.queues.push(ticket)
+    # wakep: who should look up.
+
+    def _wakep(self, ticket: Ticket, now: float) -> None:
+        model = ticket.model
+        if self.models[model].gang > 1:
+            self.gangs.start(now)
+            return
+        replicas = self.residency.replicas[model]
+        idle = [d for d in self.sample(replicas, 8) if d.id in self.idle]
+        if idle:
+            self.ask(min(idle, key=lambda d: (-d.speed, len(d.resident), d.index)))
+            return
+        wanting = []
+        for device in self.sample(replicas, SAMPLE):
+            eta = self._eta(device, ticket, now)
+            if eta is not None:
+                wanting.append((eta, device.index, device))
+        if wanting:
+            self.ask(min(wanting)[2])
+        if not replicas or self.idle:
+            self.residency.want(model, now)
+
+    def _eta(self, device: Device, ticket: Ticket, now: float) -> float | None:
+        """Seconds until the device would be through with the ticket; None: it would not take it."""
+        shape, members = self.shape(ticket), device.running.values()
+        if device.gang is not None:
+            holder, group = self.gangs.reserved[device.gang.id]
+            if self.preemption and ticket.order < holder.order and holder.id in self.bound:
+                self.ask(group[0])
             return None
-        return ticket
-
-    def unloaded(self, device_id: str, model: str, *, still_resident: bool, now: float) -> None:
-        """An unload ended, or a report tells otherwise; where it failed the weights still count."""
-        device = self.devices[device_id]
-        if device.unloading == model:
-            device.unloading = None
-        if still_resident:
-            device.resident[model] = now
-        else:
-            device.resident.pop(model, None)
-
-    def drop(self, ticket_id: str) -> Ticket | None:
-        """A generation needs its device no more (decoded, failed, cancelled, lost)."""
-        for device in self.devices.values():
-            if ticket_id in device.running:
-                return device.running.pop(ticket_id)
+        if not members:
+            return left(ticket, shape) / device.speed
+        rows = sum(t.rows for t in members)
+        one = next(iter(members))
+        step = self.shape(one).step(rows) / device.speed
+        if one.queue == ticket.queue and self._joins(device, ticket, shape, now):
+            return step + ticket.steps_left * shape.step(rows + ticket.rows) / device.speed
+        if self.preemption and all(ticket.order < t.order for t in members):
+            return step + ticket.steps_left * shape.step(ticket.rows) / device.speed
         return None
 
-    # Decisions out.
+    def _joins(self, device: Device, ticket: Ticket, shape: Shape, now: float) -> bool:
+        members = list(device.running.values())
+        rows = sum(t.rows for t in members) + ticket.rows
+        if rows > self._cap(device, shape):
+            return False
+        if not self._pressed(ticket.model):
+            return len(members) == 1 and rescues(members[0], ticket, shape, now, device.speed)
+        return all(rows <= limit(t, shape, now, device.speed) for t in (*members, ticket))
 
-    def schedule(self, now: float) -> list[Decision]:
-        """Everything that can start now. Decisions are already accounted for when they return."""
-        decisions: list[Decision] = []
-        for device in sorted(self.devices.values(), key=lambda d: (d.rows, d.id)):
-            while decision := self.find_runnable(device, now):
-                decisions.append(decision)
-        decisions.extend(self._find_loads(now))
-        return decisions
+    # schedule: what a device runs.
 
-    def find_runnable(self, device: Device, now: float) -> Bind | None:
-        """The next generation for this device, by source, in order; None where there is none."""
-        if not device.usable:
-            return None
-        # 1. The one that its load was for.
-        ticket = device.runnext
-        if ticket and ticket.model in device.resident and not device.running:
-            device.runnext = None
-            return self._bind(device, ticket, now)
-        if ticket and ticket.model in device.resident:
-            return None  # the batch drains, then runnext leads
-        # 2. The first among all queues whose model is resident here: it starts a batch, or joins
-        #    the running one. If it is of another shape, the batch drains for it.
-        best = self.queues.best(set(device.resident))
-        waits_longer = device.yield_to is None or (best and best.order < device.yield_to)
-        if best and waits_longer and device.can_run(best, self.cards):
-            return self._bind(device, self.queues.pop(best.key), now)
-        return None
+    def _schedule(self, device: Device, now: float) -> None:
+        if device.gang is not None:
+            self.gangs.at_boundary(device, now)
+            if device.gang is not None:
+                return
+        staying = list(device.running.values())
+        best = self.best(device, now) if device.usable else None
+        if best is None and not staying:
+            if device.usable:
+                self.idle[device.id] = device
+                if self._has_gangs:
+                    self.gangs.start(now)
+                self.residency.idle(device, now)
+            return
+        lead = min(staying, key=lambda t: t.order) if staying else None
+        if lead is None or (self.preemption and best is not None and best.order < lead.order):
+            assert best is not None
+            self._lead_with(device, best, staying, now)
+        self._fill(device, best, now)
+        self.idle.pop(device.id, None)
 
-    def _bind(self, device: Device, ticket: Ticket, now: float) -> Bind:
-        device.bind(ticket, self.cards, now)
-        return Bind(ticket, device.id)
+    def best(self, device: Device, now: float) -> Ticket | None:
+        """The first among the queues of what is resident; now and then the oldest.
 
-    def _find_loads(self, now: float) -> list[Decision]:
-        """Loads for what still waits after all binding; the most urgent first.
-
-        A model without a home (a device where it is resident and the ticket fits beside it) may
-        displace others. One that has a home gets a further replica only where memory is free and
-        nothing runs; at home, idle neighbours make room for activations.
+        What would not fit beside the weights that are there is passed over; residency makes room.
         """
-        for device in self.devices.values():
-            device.yield_to = None
-        usable = [d for d in self.devices.values() if d.usable]
-        loading = {d.loading for d in usable}
-        heads: dict[str, Ticket] = {}
-        for head in sorted(filter(None, (q.head() for q in self.queues)), key=lambda t: t.order):
-            if head.model not in loading:
-                heads.setdefault(head.model, head)
-        decisions: list[Decision] = []
-        for head in heads.values():
-            homes = [d.id for d in usable if placement.is_home(head, d, self.cards)]
-            candidates = [d for d in usable if not d.running] if homes else usable
-            place = placement.pick(head, candidates, self.cards, now)
-            if place and not (homes and place.evict and place.device.id not in homes):
-                decisions.append(self._make_room_or_load(place, head))
-            elif not homes:
-                drained = placement.drain(head, usable, self.cards, now)
-                if drained and drained.yield_to is None:
-                    drained.yield_to = head.order
-        return decisions
+        oldest = device.schedtick % OLDEST_EVERY == 0 and not device.running
+        long_ago = now - STARVING
+        best: Ticket | None = None
+        for model in device.resident:
+            if not self.queues.count[model] or self.models[model].gang > 1:
+                continue
+            for queue in list(self.queues.by_model[model].values()):
+                head = self.queues.head(queue, now)
+                if head is None or not self.fits(device, head):
+                    continue
+                if best is None:
+                    best = head
+                elif oldest and min(head.submitted, best.submitted) < long_ago:
+                    best = head if head.submitted < best.submitted else best
+                elif head.order < best.order:
+                    best = head
+        if best is not None and device.yield_to is not None and best.order > device.yield_to:
+            return None
+        return best
 
-    def _make_room_or_load(self, place: placement.Placement, head: Ticket) -> Decision:
-        device = place.device
-        if place.evict:  # one at a time; the load follows when the room is there
-            device.unloading = place.evict[0]
-            return Unload(place.evict[0], device.id)
-        device.runnext = self.queues.pop(head.key)
-        device.loading = head.model
-        return Load(head.model, device.id, head)
+    def _lead_with(self, device: Device, leader: Ticket, staying: list[Ticket], now: float) -> None:
+        """The leader runs; those stay beside it that share its queue and leave it its slack."""
+        shape = self.shape(leader)
+        device.schedtick += 1
+        self.queues.pop(leader)
+        rows = leader.rows
+        room = min(limit(leader, shape, now, device.speed), self._cap(device, shape))
+        for ticket in sorted(staying, key=lambda t: t.order):
+            own = limit(ticket, shape, now, device.speed) if ticket.queue == leader.queue else 0.0
+            if rows + ticket.rows <= min(room, own):
+                rows += ticket.rows
+                room = min(room, own)
+            else:
+                self.preempt(device, ticket)
+        self.bind(device, leader, now)
 
-    # For people and for tests.
+    def _fill(self, device: Device, best: Ticket | None, now: float) -> None:
+        """Who else joins the batch."""
+        members = list(device.running.values())
+        one = members[0]
+        shape, queue = self.shape(one), self.queues.queue(one.queue)
+        rows = sum(t.rows for t in members)
+        cap = self._cap(device, shape)
+        if queue is None or not len(queue) or rows >= cap or not device.usable:
+            return
+        if not self.preemption and best is not None and best.queue != one.queue:
+            return  # else it would wait for as long as others join
+        if device.yield_to is not None:
+            return
+        speed = device.speed
+        if not self._pressed(one.model):
+            head = self.queues.head(queue, now)
+            if head is None or rows + head.rows > cap:
+                return
+            saved = len(members) == 1 and rescues(one, head, shape, now, speed)
+            # Without preemption the more urgent cannot lead; it joins where all keep their slack.
+            urgent = all(head.order < t.order for t in members) and all(
+                rows + head.rows <= limit(t, shape, now, speed) for t in (*members, head)
+            )
+            if saved or urgent:
+                self.queues.pop(head)
+                self.bind(device, head, now)
+            return
+        room = min(limit(t, shape, now, speed) for t in members)
+        skipped: list[Ticket] = []
+        while rows < min(cap, room) and len(skipped) < MOST_SKIPS:
+            head = self.queues.head(queue, now)
+            if head is None:
+                break
+            self.queues.pop(head)
+            own = limit(head, shape, now, speed)
+            if rows + head.rows <= min(cap, room, own):
+                self.bind(device, head, now)
+                rows += head.rows
+                room = min(room, own)
+            else:
+                skipped.append(head)
+        for ticket in skipped:
+            self.queues.push(ticket)
 
-    def check_integrity(self) -> None:
-        """Raise AssertionError where an invariant is broken. Cheap enough to call whenever idle."""
-        bound: set[str] = set()
-        for device in self.devices.values():
-            tickets = [*device.running.values(), *([device.runnext] if device.runnext else [])]
-            assert device.free_bytes(self.cards) >= 0, f"{device.id}: memory over budget"
-            assert len({t.key for t in device.running.values()}) <= 1, f"{device.id}: mixed batch"
-            for ticket in tickets:
-                assert ticket.id not in bound, f"{ticket.id} is bound twice"
-                assert ticket.id not in self.queues, f"{ticket.id} is bound and queued"
-                bound.add(ticket.id)
-            for ticket in device.running.values():
-                assert ticket.model in device.resident, f"{ticket.id} runs without its model"
+    # For the parts of the core.
+
+    def bind(self, device: Device, ticket: Ticket, now: float) -> None:
+        """The device takes a ticket that waits nowhere any more."""
+        device.running[ticket.id] = ticket
+        device.resident[ticket.model] = now
+        ticket.device = device.id
+        self.bound.add(ticket.id)
+        self.fairness.bound(ticket.id)
+        self.out.append(Bind(ticket, device.id))
+
+    def preempt(self, device: Device, ticket: Ticket) -> None:
+        """The device gives a ticket back to its queue."""
+        del device.running[ticket.id]
+        self.bound.discard(ticket.id)
+        self.queues.push(ticket)
+        self.out.append(Preempt(ticket, device.id))
+
+    def ask(self, device: Device) -> None:
+        """Have the device look up at its next step boundary."""
+        self.out.append(Boundary(device.id))
+
+    def sample(self, devices: list[Device], most: int) -> list[Device]:
+        """At most so many of them, another part each time."""
+        if len(devices) <= most:
+            return devices
+        self._turn += 1
+        start, stride = self._turn % len(devices), max(1, len(devices) // most)
+        return [devices[(start + i * stride) % len(devices)] for i in range(most)]
+
+    def shape(self, ticket: Ticket) -> Shape:
+        return self.models[ticket.model].shapes[ticket.shape]
+
+    def left(self, ticket: Ticket) -> float:
+        """Seconds of work that are left of it, alone, at speed 1."""
+        return left(ticket, self.models[ticket.model].shapes[ticket.shape])
+
+    def fits(self, device: Device, ticket: Ticket) -> bool:
+        """Whether its activations fit beside the weights that are there."""
+        return ticket.rows <= self._cap(device, self.shape(ticket))
+
+    def _cap(self, device: Device, shape: Shape) -> int:
+        """Rows that fit: by the profile, and by memory beside all weights."""
+        if shape.activation <= 0:
+            return shape.batch_cap
+        room = device.capacity - device.weights(self.models)
+        return min(shape.batch_cap, int(room / shape.activation + 1e-9))
+
+    def _pressed(self, model: str) -> bool:
+        work = self.queues.work[model]
+        return work / max(1, len(self.residency.replicas[model])) >= PRESSURE
+
+    def _settled(self, ticket: Ticket) -> None:
+        self.residency.demand.settled(ticket)
+
+    def _rejected(self, ticket: Ticket) -> None:
+        self._gone(ticket)
+        self.out.append(Reject(ticket))
+
+    def _gone(self, ticket: Ticket) -> None:
+        self.residency.demand.settled(ticket)
+        self.fairness.gone(ticket.id, ticket.tenant)
+
+    def _take(self) -> list[Decision]:
+        taken, self.out = self.out, []
+        return taken

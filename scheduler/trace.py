@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from scheduler.sched import Bind, Decision, Load, Sched
+from scheduler.decisions import Bind, Boundary, Decision, Load, Preempt, Unload
+from scheduler.device import Device
+from scheduler.sched import Sched
 
 
 def state_line(sched: Sched) -> str:
-    """Queues (model/shape:depth), then each device: batch, runnext, residents, loader, memory."""
+    """Queues (model/shape:depth), then each device: batch, residents, loader, memory in MB."""
     queues = " ".join(
         f"{queue.key[0]}/{queue.key[1]}:{len(queue)}"
         for queue in sorted(sched.queues, key=lambda q: q.key)
     )
-    parts = [f"queued={len(sched.queues)}[{queues}]"]
-    for device in sorted(sched.devices.values(), key=lambda d: d.id):
-        runnext = device.runnext.id if device.runnext else "-"
-        resident = ",".join(sorted(device.resident)) or "-"
-        parts.append(
-            f"{device.id}{{run={','.join(device.running) or '-'} next={runnext}"
-            f" resident={resident} load={device.loading or '-'} unload={device.unloading or '-'}"
-            f" mem={device.reserved_bytes(sched.cards)}/{device.capacity_bytes}"
-            f"{' quarantined' if device.quarantined else ''}}}"
-        )
+    devices = sorted(sched.devices.values(), key=lambda d: d.id)
+    parts = [f"queued={len(sched.queues)}[{queues}]", *(_device(d, sched) for d in devices)]
     return " ".join(parts)
+
+
+def _device(device: Device, sched: Sched) -> str:
+    held = device.capacity - device.free(sched.models)
+    marks = "".join(
+        f" {mark}"
+        for mark, is_so in (
+            ("idle", device.id in sched.idle),
+            ("quarantined", bool(device.quarantined)),
+            ("draining", device.yield_to is not None),
+            ("gang", device.gang is not None),
+        )
+        if is_so
+    )
+    return (
+        f"{device.id}{{run={','.join(device.running) or '-'}"
+        f" resident={','.join(sorted(device.resident)) or '-'} load={device.loading or '-'}"
+        f" unload={device.unloading or '-'} mem={held:.0f}/{device.capacity:.0f}{marks}}}"
+    )
 
 
 def decision_line(decision: Decision) -> str:
@@ -29,7 +42,32 @@ def decision_line(decision: Decision) -> str:
     match decision:
         case Bind(ticket, device):
             return f"bind {ticket.id} -> {device}"
-        case Load(model, device, ticket):
-            return f"load {model} on {device} for {ticket.id}"
+        case Preempt(ticket, device):
+            return f"preempt {ticket.id} on {device}"
+        case Load(model, device, evict):
+            instead = f" instead of {','.join(evict)}" if evict else ""
+            return f"load {model} on {device}{instead}"
+        case Unload(model, device):
+            return f"unload {model} from {device}"
+        case Boundary(device):
+            return f"ask {device}"
         case _:
-            return f"unload {decision.model} from {decision.device_id}"
+            return f"reject {decision.ticket.id}"
+
+
+def check_integrity(sched: Sched) -> None:
+    """Raise AssertionError where the core contradicts itself."""
+    bound: set[str] = set()
+    for device in sched.devices.values():
+        assert len({t.queue for t in device.running.values()}) <= 1, f"{device.id}: mixed batch"
+        assert device.free(sched.models) >= -1e-6, f"{device.id}: memory over budget"
+        for ticket in device.running.values():
+            assert ticket.id not in bound, f"{ticket.id} is bound twice"
+            assert ticket.id not in sched.queues, f"{ticket.id} is bound and queued"
+            assert ticket.model in device.resident, f"{ticket.id} runs without its model"
+            bound.add(ticket.id)
+    assert bound == sched.bound, "what is bound is counted wrongly"
+    for model, replicas in sched.residency.replicas.items():
+        there = {d.id for d in sched.devices.values() if d.usable and model in d.resident}
+        assert {d.id for d in replicas} == there, f"{model}: replicas are counted wrongly"
+        assert len(replicas) == len(there), f"{model}: a replica is counted twice"

@@ -220,7 +220,10 @@ async def test_a_node_that_comes_back_smaller_is_smaller(scheduler: Process, stu
         assert [device.id for device in answer.devices] == ["d0"]
         for _ in range(2):
             await submit(stub)
-            assert (await run_of(agent)).device_id == "d0"
+            attempt = await run_of(agent)
+            assert attempt.device_id == "d0"
+            agent.succeed(attempt)
+            await agent.expect("settled")
 
 
 async def test_a_device_belongs_to_the_node_that_named_it_last(
@@ -288,12 +291,12 @@ async def test_a_page_of_a_long_queue_holds_nobody_up(dsn: str, tmp_path: Path) 
 
 async def test_a_killed_scheduler_takes_everything_up_again(scheduler: Process, stub: Stub) -> None:
     running, queued = await submit(stub), await submit(stub)
-    async with ScriptedAgent(scheduler.address, capacity=110) as agent:
+    async with ScriptedAgent(scheduler.address, capacity=120) as agent:
         attempt = await run_of(agent)
         assert attempt.generation_id == running
         scheduler.kill()
     scheduler.start()
-    async with ScriptedAgent(scheduler.address, capacity=110, attempts=[attempt]) as agent:
+    async with ScriptedAgent(scheduler.address, capacity=120, attempts=[attempt]) as agent:
         assert not agent.welcome.revoked
         agent.succeed(attempt)
         seen = [await agent.expect("settled"), await agent.expect("run")]

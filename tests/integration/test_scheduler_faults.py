@@ -175,7 +175,7 @@ async def test_an_end_that_nobody_heard_of_reaches_agent_and_watchers(house: Hou
 
 
 async def test_memory_that_agrees_is_left_alone(house: House) -> None:
-    house.join(capacity=110)
+    house.join(capacity=120)
     g, attempt = await running(house)
     waits = await house.intake.submit(generation())
     await house.sysmon.reconcile()
@@ -297,23 +297,23 @@ async def test_more_models_than_memory(house: House) -> None:
 
 
 async def test_an_upload_and_its_successor_are_taken_back(house: House) -> None:
-    house.join(capacity=110)
+    house.join(capacity=120)
     _, first = await running(house)
     house.hear(device_released=agent_pb2.DeviceReleased(attempt=first))
     _, second = await running(house)
     first.released = True
-    assert house.join([first, second], capacity=110) == []
+    assert house.join([first, second], capacity=120) == []
     device = house.live.sched.devices["d0"]
     assert device.usable and list(device.running) == [second.generation_id]
     assert house.live.holds(first.generation_id, first.lease_token)
 
 
 async def test_two_that_cannot_run_at_once_are_doubted_until_one_is_done(house: House) -> None:
-    house.join(capacity=110)
+    house.join(capacity=120)
     _, first = await running(house)
     house.hear(device_released=agent_pb2.DeviceReleased(attempt=first))
     _, second = await running(house)
-    assert house.join([first, second], capacity=110) == []  # both hold the device, it says
+    assert house.join([first, second], capacity=120) == []  # both hold the device, it says
     assert not house.live.sched.devices["d0"].usable
     house.sample("toy")
     assert not house.live.sched.devices["d0"].usable
@@ -344,6 +344,7 @@ async def test_the_core_s_own_mistake_costs_one_device_for_a_moment(house: House
     await until(lambda: "lost count" in house.live.sched.devices["d0"].quarantined)
     house.sample("toy")
     assert list(house.live.sched.devices["d0"].running) == [attempt.generation_id]
+    house.hear(device_released=agent_pb2.DeviceReleased(attempt=attempt))
     await running(house)
 
 

@@ -18,6 +18,7 @@ from scheduler.fleet import Fleet
 from scheduler.intake import Intake
 from scheduler.lines import Lines
 from scheduler.live import Live
+from scheduler.model import model_of
 from scheduler.outcomes import Outcomes
 from scheduler.reports import Reports
 from scheduler.sched import Sched
@@ -33,7 +34,7 @@ class House:
         clock = time.monotonic
         self.store = store
         self.background = Background()
-        self.live = Live(Sched({"toy": toy_card()}), clock)
+        self.live = Live(Sched({"toy": model_of(toy_card())}, preemption=False), clock)
         self.lines = Lines(epoch=1)
         self.outcomes = Outcomes(store, self.live, self.lines)
         self.fleet = Fleet(self.live, self.lines, self.outcomes, self.background, clock=clock)

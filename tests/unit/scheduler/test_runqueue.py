@@ -2,19 +2,26 @@ import math
 
 import pytest
 
-from scheduler.runqueue import GlobalQueue, RunQueues, Ticket
+from scheduler.runqueue import GlobalQueue, Late, RunQueues, Ticket
+from tests.support.core import ticket
 
-KEY = ("toy", "64x64")
-
-
-def ticket(name: str, *, level: int = 1, deadline: float = math.inf, model: str = "toy") -> Ticket:
-    return Ticket(name, "local", model, "64x64", rows=1, steps=4, level=level, submitted=0.0,
-                  deadline=deadline)  # fmt: skip
+KEY = ("a", "s")
 
 
-def test_order_is_class_then_deadline_then_age() -> None:
+def queued(name: str, *, rank: int = 2, key: float = 10.0, model: str = "a") -> Ticket:
+    t = ticket(name, model)
+    t.rank, t.key, t.due = rank, key, math.inf
+    return t
+
+
+def queues(late: Late = Late.CASCADE, rejected: list[str] | None = None) -> RunQueues:
+    told = rejected if rejected is not None else []
+    return RunQueues(late, lambda t: t.work, lambda t: None, lambda t: told.append(t.id))
+
+
+def test_order_is_rank_then_key_then_age() -> None:
     queue = GlobalQueue(KEY)
-    for t in (ticket("4", level=0), ticket("2"), ticket("1", level=2), ticket("3", deadline=5.0)):
+    for t in (queued("4", rank=4), queued("2"), queued("1", rank=0), queued("3", key=5.0)):
         queue.push(t)
     assert [queue.pop().id for _ in range(4)] == ["1", "3", "2", "4"]
 
@@ -24,46 +31,49 @@ def test_pop_of_an_empty_queue_raises() -> None:
         GlobalQueue(KEY).pop()
 
 
-def test_a_removed_ticket_never_surfaces() -> None:
-    queues = RunQueues()
-    for name in "abc":
-        queues.push(ticket(name))
-    assert queues.remove("a")
-    assert queues.remove("a") is None
-    assert "a" not in queues
-    assert queues.pop(KEY).id == "b"
-    assert len(queues) == 1
+def test_a_removed_ticket_never_surfaces_and_may_come_back() -> None:
+    all_queues = queues()
+    a, b = queued("a"), queued("b")
+    for t in (a, b):
+        all_queues.push(t)
+    all_queues.pop(a)
+    assert "a" not in all_queues and len(all_queues) == 1
+    queue = all_queues.queue(KEY)
+    assert queue is not None and queue.head() is b
+    all_queues.push(a)
+    assert {t.id for t in queue} == {"a", "b"}
+    assert queue.head() is a and len(queue) == 2
 
 
-def test_a_ticket_removed_and_pushed_again_is_served_once() -> None:
-    queues = RunQueues()
-    queues.push(ticket("a"))
-    queues.remove("a")
-    queues.push(ticket("a"))
-    assert queues.pop(KEY).id == "a"
-    assert queues.head(KEY) is None
-    assert len(queues) == 0
+def test_sums_by_model_return_to_nothing() -> None:
+    all_queues = queues()
+    t = queued("a")
+    t.work, t.counted, t.cls = 3.0, True, 2
+    all_queues.push(t)
+    assert (all_queues.work["a"], all_queues.weight["a"]) == (3.0, 4.0)
+    assert list(all_queues.hungry) == ["a"]
+    all_queues.pop(t)
+    assert (all_queues.work["a"], all_queues.weight["a"]) == (0.0, 0.0)
+    assert not all_queues.hungry and list(all_queues) == []
 
 
-def test_empty_queues_are_dropped() -> None:
-    queues = RunQueues()
-    queues.push(ticket("a"))
-    queues.pop(KEY)
-    assert list(queues) == []
-
-
-def test_best_looks_at_the_given_models_only() -> None:
-    queues = RunQueues()
-    queues.push(ticket("a", model="other"))
-    queues.push(ticket("b"))
-    best = queues.best({"toy"})
-    assert best is not None and best.id == "b"
-    assert queues.best({"absent"}) is None
+def test_a_late_head_makes_way_in_each_mode() -> None:
+    for late, rank in ((Late.CASCADE, 2), (Late.DOOM, 4), (Late.REJECT, None)):
+        rejected: list[str] = []
+        all_queues = queues(late, rejected)
+        t = ticket("a", level=2)
+        t.work, t.cls, t.rank, t.due, t.key = 2.0, 2, 0, 3.0, 3.0
+        all_queues.push(t)
+        queue = all_queues.queue(KEY)
+        assert queue is not None
+        head = all_queues.head(queue, 2.0)
+        assert (head.rank if head else None) == rank
+        assert rejected == (["a"] if rank is None else [])
 
 
 def test_position_counts_who_is_served_before() -> None:
-    queues = RunQueues()
-    first, urgent, last = ticket("a"), ticket("c", level=2), ticket("b")
-    for t in (first, last, urgent):
-        queues.push(t)
-    assert [queues.position(t) for t in (urgent, first, last)] == [0, 1, 2]
+    queue = GlobalQueue(KEY)
+    tickets = [queued("b"), queued("a"), queued("c", rank=0)]
+    for t in tickets:
+        queue.push(t)
+    assert [queue.position(t) for t in tickets] == [2, 1, 0]

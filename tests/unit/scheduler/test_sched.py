@@ -1,175 +1,186 @@
 """Orderings that matter, as text: what the core decides, event by event."""
 
-import math
+from __future__ import annotations
 
-from scheduler.runqueue import Ticket
-from scheduler.sched import Bind, Load, Sched, Unload
-from scheduler.trace import decision_line, state_line
-from tests.support.cards import profile, toy_card
-
-CARDS = {name: toy_card(name, profiles=profile(activation_bytes=10, batch_cap=4)) for name in "abc"}
+from scheduler.model import Model, Shape
+from scheduler.runqueue import Late
+from scheduler.trace import check_integrity, state_line
+from tests.support.core import Core, model, ticket
 
 
-def ticket(name: str, model: str = "a", *, rows: int = 1, level: int = 1, at: float = 0) -> Ticket:
-    return Ticket(name, "local", model, "64x64", rows, 4, level, submitted=at, deadline=math.inf)
+def test_a_model_that_waits_is_loaded_then_the_most_urgent_leads() -> None:
+    core = Core()
+    assert core.submit(ticket("1")) == ["load a on d0"]
+    assert core.submit(ticket("2", level=2)) == []
+    assert core.follow(core.sched.loaded("d0", "a", 1.0), 1.0) == ["bind 2 -> d0"]
 
 
-def sched(*, capacity: int = 150, resident: str = "", devices: int = 1) -> Sched:
-    core = Sched(CARDS)
-    for i in range(devices):
-        core.device_up(f"d{i}", "n", capacity, list(resident), now=0.0)
-    return core
+def test_a_newcomer_joins_only_where_work_queues_up() -> None:
+    core = Core(resident="a")
+    assert core.submit(ticket("1", steps=2)) == ["bind 1 -> d0"]
+    assert core.submit(ticket("2", steps=2)) == []  # two seconds of work do not
+    assert core.submit(ticket("3", steps=2)) == []
+    assert core.submit(ticket("4", steps=2))[0] == "bind 2 -> d0"  # six do
+    check_integrity(core.sched)
 
 
-def decide(core: Sched, now: float = 0.0) -> list[str]:
-    lines = [decision_line(decision) for decision in core.schedule(now)]
-    core.check_integrity()
-    return lines
+def test_an_urgent_newcomer_joins_where_both_keep_their_slack() -> None:
+    core = Core(resident="a")
+    assert core.submit(ticket("1", steps=4)) == ["bind 1 -> d0"]
+    assert core.submit(ticket("2", steps=2)) == ["bind 2 -> d0"]
+    assert list(core.sched.devices["d0"].running) == ["1", "2"]
 
 
-def test_a_model_that_waits_is_loaded_then_its_ticket_leads() -> None:
-    core = sched()
-    core.submit(ticket("1"))
-    core.submit(ticket("2", level=2))
-    assert decide(core) == ["load a on d0 for 2"]
-    assert decide(core) == []
-    core.loaded("d0", "a", now=1.0)
-    assert decide(core) == ["bind 2 -> d0", "bind 1 -> d0"]
+def test_a_newcomer_is_rescued_where_waiting_would_make_it_late() -> None:
+    shape = Shape(step_a=1.0, step_c=0.1, decode=0.0, activation=10.0, batch_cap=4)
+    core = Core(resident="a", models={"a": Model("a", 100.0, 2.0, {"s": shape})})
+    assert core.submit(ticket("1", slo=8.0)) == ["bind 1 -> d0"]
+    assert core.submit(ticket("2", slo=8.5)) == ["bind 2 -> d0"]
 
 
-def test_a_resident_model_runs_at_once_and_the_batch_stops_at_its_cap() -> None:
-    core = sched(resident="a")
+def test_the_more_urgent_preempts_at_a_step_boundary_and_the_other_waits_again() -> None:
+    core = Core(resident="a")
+    assert core.submit(ticket("1", level=0)) == ["bind 1 -> d0"]
+    assert core.submit(ticket("2", level=2)) == ["preempt 1 on d0", "bind 2 -> d0"]
+    assert core.finish("2", 4.0) == ["bind 1 -> d0"]
+
+
+def test_without_preemption_the_batch_ends_first() -> None:
+    core = Core(resident="a", preemption=False)
+    core.submit(ticket("1", level=0))
+    assert core.submit(ticket("2", level=2)) == []
+    assert core.finish("1", 4.0) == ["bind 2 -> d0"]
+
+
+def test_memory_bounds_the_batch() -> None:
+    core = Core(usable=120.0, resident="a")
     for i in range(6):
-        core.submit(ticket(str(i)))
-    assert decide(core) == [f"bind {i} -> d0" for i in range(4)]
-    core.drop("1")
-    assert decide(core) == ["bind 4 -> d0"]
+        core.submit(ticket(str(i), level=0, steps=8))
+    assert len(core.sched.devices["d0"].running) == 2
+    check_integrity(core.sched)
 
 
-def test_rows_count_not_generations() -> None:
-    core = sched(resident="a")
-    core.submit(ticket("1", rows=3))
-    core.submit(ticket("2", rows=2))
-    assert decide(core) == ["bind 1 -> d0"]
-
-
-def test_memory_bounds_the_batch_before_the_cap() -> None:
-    core = sched(capacity=125, resident="a")
-    for i in range(4):
-        core.submit(ticket(str(i)))
-    assert decide(core) == ["bind 0 -> d0", "bind 1 -> d0"]
-
-
-def test_room_is_made_by_the_least_recently_used_idle_model() -> None:
-    core = sched(capacity=250)
-    core.device_up("d0", "n", 250, ["a"], now=5.0)
-    core.loaded("d0", "b", now=1.0)
-    core.submit(ticket("1", "c"))
-    assert decide(core, 6.0) == ["unload b from d0"]
-    assert decide(core, 6.0) == []
-    core.unloaded("d0", "b", still_resident=False, now=7.0)
-    assert decide(core, 7.0) == ["load c on d0 for 1"]
-
-
-def test_a_model_in_use_is_not_unloaded_but_drains_for_an_older_ticket() -> None:
-    core = sched(resident="a")
+def test_the_resident_worth_least_makes_room() -> None:
+    core = Core(usable=250.0, resident="ab")
     core.submit(ticket("1", "a"))
-    assert decide(core) == ["bind 1 -> d0"]
-    core.submit(ticket("2", "b"))
-    core.submit(ticket("3", "a"))
-    assert decide(core, 1.0) == ["bind 3 -> d0"]  # b has not waited for as long as its load takes
-    core.submit(ticket("4", "a"))
-    core.drop("3")
-    core.schedule(2.0)  # 4 joins, and the device is marked to drain
-    core.submit(ticket("5", "a"))
-    assert decide(core, 3.0) == []
-    core.drop("1")
-    core.drop("4")
-    assert decide(core, 3.0) == ["unload a from d0"]
+    core.finish("1", 4.0)
+    assert core.submit(ticket("2", "c", at=5.0), 5.0) == ["load c on d0 instead of b"]
 
 
-def test_a_second_idle_device_gets_a_replica_only_when_the_first_is_full() -> None:
-    core = sched(devices=2)
-    core.submit(ticket("0"))
-    assert decide(core) == ["load a on d0 for 0"]
-    core.loaded("d0", "a", now=1.0)
-    for i in range(1, 6):
-        core.submit(ticket(str(i)))
-    assert decide(core, 1.0) == [*(f"bind {i} -> d0" for i in range(4)), "load a on d1 for 4"]
-    core.loaded("d1", "a", now=2.0)
-    assert decide(core, 2.0) == ["bind 4 -> d1", "bind 5 -> d1"]
+def test_a_model_in_use_is_never_evicted_and_drains_in_the_end() -> None:
+    core = Core(resident="a")
+    core.submit(ticket("1", "a", steps=400))
+    assert core.submit(ticket("2", "b")) == []
+    assert core.sched.tick(10.0) == core.sched.tick(60.0) == []
+    assert core.submit(ticket("3", "a", at=60.0, level=0), 60.0) == []  # the device drains for 2
+    assert core.finish("1", 61.0) == ["load b on d0 instead of a"]
 
 
 def test_a_replica_too_small_for_a_ticket_is_no_home_for_it() -> None:
-    core = Sched(CARDS)
-    core.device_up("d0", "n", 115, ["a"], now=0.0)
-    core.device_up("d1", "n", 200, ["b"], now=0.0)
-    core.submit(ticket("1", "a", rows=3))
-    assert decide(core) == ["unload b from d1"]
-    core.unloaded("d1", "b", still_resident=False, now=1.0)
-    assert decide(core, 1.0) == ["load a on d1 for 1"]
+    core = Core(devices=0)
+    core.up("d0", 115.0, "a")
+    core.up("d1", 200.0, "b")
+    assert core.submit(ticket("1", "a", rows=3)) == ["load a on d1 instead of b"]
 
 
-def test_an_idle_neighbour_makes_room_for_activations() -> None:
-    core = sched(capacity=215, resident="ab")
-    core.submit(ticket("1", "a", rows=2))
-    assert decide(core) == ["unload b from d0"]
-    core.unloaded("d0", "b", still_resident=False, now=1.0)
-    assert decide(core, 1.0) == ["bind 1 -> d0"]
+def test_a_head_that_fits_nowhere_blocks_nobody() -> None:
+    core = Core(usable=115.0, resident="a")
+    assert core.submit(ticket("1", "a", rows=3, level=2)) == []
+    assert core.submit(ticket("2", "a", level=0)) == []  # behind it in its queue
+    other = Core(usable=250.0, resident="ab")
+    other.sched.devices["d0"].capacity = 215.0
+    assert other.submit(ticket("1", "a", rows=2, level=2)) == ["unload b from d0"]
+    other.follow(other.sched.unloaded("d0", "b", 1.0), 1.0)
+    assert list(other.sched.devices["d0"].running) == ["1"]
 
 
-def test_a_failed_load_backs_off_then_gives_its_ticket_up() -> None:
-    core = sched()
-    core.submit(ticket("1"))
+def test_a_refused_unload_is_not_asked_for_again_at_once() -> None:
+    core = Core(usable=215.0, resident="ab")
+    assert core.submit(ticket("1", "a", rows=2)) == ["unload b from d0"]
+    core.sched.unload_refused("d0", "b", 1.0)
+    assert core.boundary("d0", 1.1) == []
+    assert core.boundary("d0", 4.0) == ["unload b from d0"]
+
+
+def test_a_failed_load_backs_off_then_gives_up_what_waits() -> None:
+    core = Core()
+    assert core.submit(ticket("1")) == ["load a on d0"]
     now = 0.0
-    for failures in range(3):
-        assert decide(core, now) == ["load a on d0 for 1"]
-        given_up = core.load_failed("d0", "a", now)
-        assert (given_up is not None) == (failures == 2)
-        assert decide(core, now) == []
+    for failures in range(1, 4):
+        given_up = core.sched.load_failed("d0", "a", now)
+        assert [t.id for t in given_up] == (["1"] if failures == 3 else [])
+        assert core.follow(core.sched.tick(now + 0.5), now + 0.5) == []
         now += 10.0
+        if failures < 3:
+            assert core.follow(core.sched.tick(now), now) == ["load a on d0"]
+    assert not len(core.sched.queues)
 
 
-def test_a_lost_device_gives_back_what_it_was_to_run() -> None:
-    core = sched(resident="a")
+def test_a_lost_device_gives_back_what_it_ran() -> None:
+    core = Core(devices=2, resident="a")
     core.submit(ticket("1"))
-    core.submit(ticket("2", "b"))
-    core.schedule(0.0)
-    assert [t.id for t in core.device_down("d0")] == ["1"]
-    assert len(core.queues) == 1
-    core.check_integrity()
+    [lost] = core.sched.device_down("d0")
+    assert core.follow(core.sched.again(lost, 1.0), 1.0) == ["bind 1 -> d1"]
+    check_integrity(core.sched)
 
 
-def test_a_quarantined_device_gets_nothing() -> None:
-    core = sched(resident="a")
-    core.quarantine("d0", "its Triton does not answer")
-    core.submit(ticket("1"))
-    assert decide(core) == []
-    core.quarantine("d0", "")
-    assert decide(core) == ["bind 1 -> d0"]
+def test_a_quarantined_device_gets_nothing_and_its_models_are_loaded_elsewhere() -> None:
+    core = Core(devices=2)
+    core.sched.loaded("d0", "a", 0.0)
+    core.sched.quarantine("d0", "its Triton does not answer")
+    assert core.submit(ticket("1")) == ["load a on d1"]
+    assert core.follow(core.sched.quarantine("d0", ""), 1.0) == ["bind 1 -> d0"]
+    check_integrity(core.sched)
 
 
-def test_a_ticket_removed_while_its_model_loads_is_forgotten() -> None:
-    core = sched()
-    core.submit(ticket("1"))
-    core.schedule(0.0)
-    assert core.remove("1")
-    core.loaded("d0", "a", now=1.0)
-    assert decide(core, 1.0) == []
+def test_late_work_comes_down_or_is_refused() -> None:
+    for late, expected in ((Late.CASCADE, []), (Late.DOOM, []), (Late.REJECT, ["reject 2"])):
+        core = Core(resident="a", late=late)
+        core.submit(ticket("1", level=2, slo=5.0))
+        core.submit(ticket("2", level=2, slo=6.0))
+        assert core.finish("1", 4.0)[: len(expected)] == expected
+        assert ("2" in core.sched.bound) == (not expected)
+
+
+def test_a_flood_of_one_tenant_does_not_delay_another() -> None:
+    core = Core(resident="a")
+    for i in range(100):
+        core.submit(ticket(f"1{i:03}", tenant="flood"))
+    core.submit(ticket("2", tenant="quiet", at=1.0), 1.0)
+    order = []
+    for now in range(12):
+        for name in list(core.sched.devices["d0"].running):
+            order.append(name)
+            core.finish(name, float(now))
+    assert "2" in order
+
+
+def test_the_oldest_is_served_now_and_then_whatever_its_class() -> None:
+    core = Core(resident="ab", usable=250.0)
+    assert core.submit(ticket("1", "a", level=2)) == ["bind 1 -> d0"]
+    core.submit(ticket("2", "b", level=0))
+    core.submit(ticket("3", "a", level=2, at=3.0), 3.0)
+    core.sched.devices["d0"].schedtick = 61
+    assert core.finish("1", 400.0)[0] == "bind 2 -> d0"
+
+
+def test_a_gang_takes_its_devices_together_and_gives_them_back() -> None:
+    models = {"a": model("a"), "g": model("g", weights=50.0, gang=2)}
+    core = Core(devices=2, usable=250.0, resident="a", models=models)
+    assert core.submit(ticket("1", "a", level=0, steps=50)) == ["bind 1 -> d0"]
+    assert core.submit(ticket("2", "g", level=2)) == ["load g on d0", "load g on d1"]
+    assert core.follow(core.sched.loaded("d0", "g", 2.0), 2.0) == []
+    taken = core.follow(core.sched.loaded("d1", "g", 2.0), 2.0)
+    assert taken == ["preempt 1 on d0", "bind 2 -> d0"]
+    assert core.submit(ticket("3", "a", level=1, at=3.0), 3.0) == []  # both are taken
+    assert "bind 3 -> d0" in core.finish("2", 7.0)
+    check_integrity(core.sched)
 
 
 def test_the_state_fits_on_one_line() -> None:
-    core = sched(resident="a")
+    core = Core(resident="a")
     core.submit(ticket("1"))
     core.submit(ticket("2", "b"))
-    core.schedule(0.0)
-    assert state_line(core) == (
-        "queued=1[b/64x64:1] d0{run=1 next=- resident=a load=- unload=- mem=110/150}"
+    assert state_line(core.sched) == (
+        "queued=1[b/s:1] d0{run=1 resident=a load=- unload=- mem=110/150}"
     )
-
-
-def test_decisions_are_values() -> None:
-    t = ticket("1")
-    assert decision_line(Bind(t, "d")) == "bind 1 -> d"
-    assert decision_line(Load("a", "d", t)) == "load a on d for 1"
-    assert decision_line(Unload("a", "d")) == "unload a from d"

@@ -1,110 +1,179 @@
 """The core under any order of events: nothing lost, nothing run twice, memory within its budget."""
 
-import math
+from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from scheduler.runqueue import Ticket
-from scheduler.sched import Bind, Load, Sched, Unload
-from tests.support.cards import profile, toy_card
+from scheduler.decisions import Bind, Boundary, Decision, Load, Preempt, Unload
+from scheduler.runqueue import Late, Ticket
+from scheduler.sched import Sched
+from scheduler.trace import check_integrity
+from tests.support.core import capacity, model, ticket
 
-CARDS = {
-    name: toy_card(name, resident_bytes=size, profiles=profile(activation_bytes=7, batch_cap=4))
-    for name, size in {"a": 40, "b": 60, "c": 90}.items()
+MODELS = {
+    "a": model("a", 40.0),
+    "b": model("b", 60.0),
+    "c": model("c", 90.0),
+    "g": model("g", 30.0, gang=2),
 }
-DEVICES = {"d0": 100, "d1": 130}
+DEVICES = {"d0": 100.0, "d1": 130.0, "d2": 210.0}
 
 
 class Core(RuleBasedStateMachine):
+    late = Late.CASCADE
+    preemption = True
+
     def __init__(self) -> None:
         super().__init__()
-        self.core = Sched(CARDS)
+        self.core = Sched(MODELS, late=self.late, preemption=self.preemption)
         self.now = 0.0
         self.made = 0
-        self.unfinished: set[str] = set()
-        self.running: dict[str, str] = {}  # as the agents would see it
-        self.given_up: set[str] = set()
-        for device, capacity in DEVICES.items():
-            self.core.device_up(device, "n", capacity, [], self.now)
+        self.tickets: dict[str, Ticket] = {}  # unfinished
+        self.running: dict[str, str] = {}  # ticket -> device, as the agents see it
+        self.unloads: list[tuple[str, str]] = []
+        for device in DEVICES:
+            self.up(device)
 
-    @rule(model=st.sampled_from("abc"), rows=st.integers(1, 5), level=st.integers(0, 2))
-    def submit(self, model: str, rows: int, level: int) -> None:
-        self.made += 1
-        name = f"{self.made:06}"
-        self.core.submit(Ticket(name, "t", model, "64x64", rows, 4, level, self.now, math.inf))
-        self.unfinished.add(name)
+    def up(self, device: str) -> None:
+        self.follow(self.core.device_up(device, "n", capacity(DEVICES[device]), self.now))
 
-    @rule(seconds=st.floats(0.1, 5.0))
-    def schedule(self, seconds: float) -> None:
-        self.now += seconds
-        for decision in self.core.schedule(self.now):
+    def follow(self, decisions: list[Decision]) -> None:
+        """Do what the core says, as the loops would: in order."""
+        pending = list(decisions)
+        while pending:
+            decision = pending.pop(0)
             match decision:
-                case Bind(ticket, device):
-                    assert ticket.id not in self.running, "run twice at once"
-                    self.running[ticket.id] = device
-                case Load(model, device, _):
-                    assert self.core.devices[device].loading == model
-                case Unload(model, device):
-                    used = {t.model for t in self.core.devices[device].running.values()}
-                    assert model not in used, "a model in use is unloaded"
+                case Bind(t, device):
+                    assert t.id not in self.running, "run twice at once"
+                    self.running[t.id] = device
+                case Preempt(t, device):
+                    assert self.running.pop(t.id) == device
+                case Boundary(device):
+                    pending += self.core.boundary(device, self.now)
+                case Load(name, device, evicted):
+                    assert self.core.devices[device].loading == name
+                    self.none_in_use(device, evicted)
+                case Unload(name, device):
+                    self.none_in_use(device, (name,))
+                    self.unloads.append((device, name))
+                case _:
+                    del self.tickets[decision.ticket.id]
+
+    def none_in_use(self, device: str, names: tuple[str, ...]) -> None:
+        used = {t.model for t in self.core.devices[device].running.values()}
+        assert not used & set(names), "a model in use is unloaded"
+
+    @rule(
+        name=st.sampled_from("abcg"), rows=st.integers(1, 4), level=st.integers(0, 2),
+        steps=st.integers(1, 6), tenant=st.sampled_from("xy"),
+    )  # fmt: skip
+    def submit(self, name: str, rows: int, level: int, steps: int, tenant: str) -> None:
+        self.made += 1
+        t = ticket(f"{self.made:06}", name, rows=rows, level=level, steps=steps, tenant=tenant,
+                   at=self.now)  # fmt: skip
+        self.tickets[t.id] = t
+        self.follow(self.core.submit(t, self.now))
+
+    @rule(seconds=st.floats(0.1, 40.0))
+    def tick(self, seconds: float) -> None:
+        self.now += seconds
+        self.follow(self.core.tick(self.now))
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data())
-    def finish(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.running)))
-        assert self.core.drop(name) is not None
-        del self.running[name]
-        self.unfinished.discard(name)
+    @rule(data=st.data(), steps=st.integers(1, 6))
+    def step(self, data: st.DataObject, steps: int) -> None:
+        """A batch comes further, maybe to the end of some."""
+        device = self.running[data.draw(st.sampled_from(sorted(self.running)))]
+        for t in list(self.core.devices[device].running.values()):
+            t.steps_left = max(0, t.steps_left - steps)
+            if not t.steps_left:
+                self.end(t)
+        self.follow(self.core.boundary(device, self.now))
+
+    def end(self, t: Ticket) -> None:
+        self.core.finished(t)
+        del self.running[t.id], self.tickets[t.id]
 
     @rule(device=st.sampled_from(sorted(DEVICES)), works=st.booleans())
     def loader_ends(self, device: str, works: bool) -> None:
-        p = self.core.devices[device]
-        if p.loading and works:
-            self.core.loaded(device, p.loading, self.now)
-        elif p.loading:
-            lost = self.core.load_failed(device, p.loading, self.now)
-            if lost:
-                self.unfinished.discard(lost.id)
-        if p.unloading:
-            self.core.unloaded(device, p.unloading, still_resident=not works, now=self.now)
+        name = self.core.devices[device].loading
+        if name and works:
+            self.follow(self.core.loaded(device, name, self.now))
+        elif name:
+            for t in self.core.load_failed(device, name, self.now):
+                del self.tickets[t.id]
+        unloads, self.unloads = self.unloads, []
+        for where, what in unloads:
+            if works:
+                self.follow(self.core.unloaded(where, what, self.now))
+            else:
+                self.core.unload_refused(where, what, self.now)
 
     @rule(device=st.sampled_from(sorted(DEVICES)))
     def device_dies_and_comes_back(self, device: str) -> None:
-        for ticket in self.core.device_down(device):
-            del self.running[ticket.id]
-            self.core.submit(ticket)
-        self.core.device_up(device, "n", DEVICES[device], [], self.now)
+        lost = self.core.device_down(device)
+        self.unloads = [u for u in self.unloads if u[0] != device]
+        for t in lost:
+            self.running.pop(t.id, None)
+        self.up(device)
+        for t in lost:
+            t.steps_left = t.steps
+            self.follow(self.core.again(t, self.now))
 
-    @precondition(lambda self: self.unfinished)
+    @rule(device=st.sampled_from(sorted(DEVICES)), reason=st.sampled_from(["", "sick"]))
+    def quarantine(self, device: str, reason: str) -> None:
+        self.follow(self.core.quarantine(device, reason))
+
+    @precondition(lambda self: self.tickets)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.unfinished)))
-        removed = self.core.remove(name)
-        assert removed == (name not in self.running)
-        if removed:
-            self.unfinished.discard(name)
+        name = data.draw(st.sampled_from(sorted(self.tickets)))
+        if self.core.remove(name):
+            assert name not in self.running
+            del self.tickets[name]
 
     @invariant()
     def sound(self) -> None:
-        self.core.check_integrity()
-        nexts = {p.runnext.id for p in self.core.devices.values() if p.runnext}
+        check_integrity(self.core)
         queued = {t.id for queue in self.core.queues for t in queue}
-        assert queued | nexts | set(self.running) == self.unfinished, "lost or invented"
+        parked = {t.id for t, _ in self.core.gangs.reserved.values()} - set(self.running)
+        assert queued | parked | set(self.running) == set(self.tickets), "lost or invented"
+        assert set(self.running) == self.core.bound
 
     def teardown(self) -> None:
-        """From any state, with working loads, everything gets done."""
-        for _ in range(20 * (len(self.unfinished) + 1)):
-            self.schedule(30.0)
+        """From any state, with healthy devices and working loads, everything gets done."""
+        for device in DEVICES:
+            self.quarantine(device, "")
+        for _ in range(60 * (len(self.tickets) + 1)):
+            if not self.tickets:
+                return
+            self.tick(20.0)
             for device in DEVICES:
                 self.loader_ends(device, True)
-            for name in list(self.running):
-                self.core.drop(name)
-                del self.running[name]
-                self.unfinished.discard(name)
-        assert not self.unfinished, f"never served: {sorted(self.unfinished)}"
+                for t in list(self.core.devices[device].running.values()):
+                    t.steps_left = 0
+                    self.end(t)
+                self.follow(self.core.boundary(device, self.now))
+        raise AssertionError(f"never served: {sorted(self.tickets)}")
+
+
+class Patient(Core):
+    preemption = False
+
+
+class Strict(Core):
+    late = Late.REJECT
+
+
+class Doomed(Core):
+    late = Late.DOOM
 
 
 TestCore = Core.TestCase
-TestCore.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestPatient = Patient.TestCase
+TestStrict = Strict.TestCase
+TestDoomed = Doomed.TestCase
+for case in (TestCore, TestPatient, TestStrict, TestDoomed):
+    case.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -1,0 +1,57 @@
+"""What the core decides; the loops (or the simulator) carry it out. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.runqueue import Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Run this generation on this device, from its next step on."""
+
+    ticket: Ticket
+    device_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preempt:
+    """Take this generation off its device; it keeps its latents and waits again."""
+
+    ticket: Ticket
+    device_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Load this model on this device, after these residents are unloaded."""
+
+    model: str
+    device_id: str
+    evict: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Unload this idle resident, whose place is needed for activations; `unloaded` must follow."""
+
+    model: str
+    device_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """This device should ask `boundary` at its next step boundary; at once if it is idle."""
+
+    device_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """This generation cannot meet its objective any more, and is not to be run."""
+
+    ticket: Ticket
+
+
+Decision = Bind | Preempt | Load | Unload | Boundary | Reject
