@@ -86,6 +86,7 @@ class Priority(StrEnum):
 
 
 MAX_ATTEMPTS = 5  # an attempt lost with its agent counts; after five the fault is in the work
+MAX_EXCUSED = 30  # attempts that failed by a part that was away do not count, but end somewhere
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,11 @@ class GenerationStore:
         """Ids of all unfinished generations, with the lease_token of those that run."""
         return {str(row["id"]): row["lease_token"] for row in await self._rows("standing")}
 
+    async def requeued_for(self, generation_id: str, reasons: Sequence[str]) -> int:
+        """How often it was queued again for one of these reasons."""
+        [row] = await self._rows("requeued_for", id=generation_id, reasons=list(reasons))
+        return int(row["times"])
+
     async def claim(self, generation_id: str, device: str) -> Generation | None:
         """QUEUED -> RUNNING with a fresh lease_token; None where it was cancelled meanwhile."""
         return _one(await self._run("claim", id=generation_id, device=device))

@@ -14,7 +14,15 @@ from typing import TypeVar
 import structlog
 
 from atelier.errors import StorageRefusedError, UnavailableError
-from atelier.generation import MAX_ATTEMPTS, Failure, Generation, Provenance, Result, State
+from atelier.generation import (
+    MAX_ATTEMPTS,
+    MAX_EXCUSED,
+    Failure,
+    Generation,
+    Provenance,
+    Result,
+    State,
+)
 from atelier.generation_store import GenerationStore
 from scheduler.lines import Lines
 from scheduler.live import Live
@@ -23,7 +31,9 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-RETRY_SECONDS = 0.5  # doubles with each attempt
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 30.0  # doubles with each attempt
+# A part was away: the next attempt may well succeed, and the work is not to blame.
+EXCUSED = ("DEVICE_UNAVAILABLE", "MODEL_NOT_READY", "UPLOAD_FAILED")
 LOST = "AGENT_LOST"
 AGENT_LOST = Failure("UNAVAILABLE", LOST, "its agent was lost, again and again")
 STOPPED = Failure("UNAVAILABLE", "STOPPED", "its agent stopped it unasked, again and again")
@@ -103,13 +113,21 @@ class Outcomes:
         """Try again where that may help and attempts are left; else FAILED with the reason."""
         running = self._live.holds(generation_id, token)
         attempt = running.attempt if running else MAX_ATTEMPTS
-        if retryable and attempt < MAX_ATTEMPTS:
-            delay = 0.0 if failure.reason == LOST else RETRY_SECONDS * 2**attempt
+        if retryable and running and await self._has_attempts_left(running, failure.reason):
+            delay = min(RETRY_SECONDS * 2**attempt, LONGEST_RETRY_SECONDS)
+            delay = 0.0 if failure.reason == LOST else delay
             return await self._requeue(generation_id, token, failure.reason, delay, before)
         row = await persist(lambda: self._store.fail(generation_id, token, failure), before=before)
         found = row or await persist(lambda: self._store.look(generation_id))
         await self._follow(generation_id, token, found)
         return row is not None
+
+    async def _has_attempts_left(self, running: Generation, reason: str) -> bool:
+        if running.attempt < MAX_ATTEMPTS:
+            return True
+        excused = await persist(lambda: self._store.requeued_for(running.id, EXCUSED))
+        excused += reason in EXCUSED
+        return excused < MAX_EXCUSED and running.attempt - excused < MAX_ATTEMPTS
 
     async def lost(self, generation_id: str, token: int) -> None:
         """Its agent is gone, or came back without it. Given up if it comes back meanwhile."""

@@ -35,6 +35,11 @@ SELECT * FROM generations WHERE tenant = %(tenant)s AND id = %(id)s
 -- For the scheduler itself, which knows whose it is by its lease.
 SELECT * FROM generations WHERE id = %(id)s
 
+-- name: requeued_for
+-- How often it was queued again for one of these reasons.
+SELECT count(*) AS times FROM generation_events
+WHERE generation_id = %(id)s AND event = 'requeue' AND detail ->> 'reason' = ANY(%(reasons)s)
+
 -- name: scan
 SELECT * FROM generations
 WHERE tenant = %(tenant)s

@@ -10,13 +10,15 @@ from functools import partial
 from typing import Any
 
 import pytest
+from google.rpc import status_pb2
 
 from atelier.errors import UnavailableError
-from atelier.generation import Failure, Generation, State
+from atelier.generation import MAX_ATTEMPTS, Failure, Generation, State
 from atelier.generation_store import GenerationStore
 from atelier.migrate import migrate
 from atelier.translate import failure_to, provenance_to, result_to
 from atelier.v1 import agent_pb2, generation_pb2
+from scheduler import outcomes
 from tests.support.generations import BY, RESULT, generation
 from tests.support.house import House
 
@@ -346,6 +348,29 @@ async def test_the_core_s_own_mistake_costs_one_device_for_a_moment(house: House
     assert list(house.live.sched.devices["d0"].running) == [attempt.generation_id]
     house.hear(device_released=agent_pb2.DeviceReleased(attempt=attempt))
     await running(house)
+
+
+async def test_a_part_that_is_away_costs_no_attempts(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "RETRY_SECONDS", 0.0)
+    house.join()
+    g, attempt = await running(house)
+    away = pb_failure("UPLOAD_FAILED")
+    for _ in range(MAX_ATTEMPTS + 1):
+        house.hear(failed=agent_pb2.AttemptFailed(attempt=attempt, failure=away, retryable=True))
+        attempt = (await house.command("run")).run.attempt
+    for _ in range(MAX_ATTEMPTS - 1):
+        own = pb_failure("OUT_OF_MEMORY")
+        house.hear(failed=agent_pb2.AttemptFailed(attempt=attempt, failure=own, retryable=True))
+        attempt = (await house.command("run")).run.attempt
+    house.hear(failed=agent_pb2.AttemptFailed(attempt=attempt, failure=own, retryable=True))
+    await house.command("settled")
+    assert await state(house, g) is State.FAILED
+
+
+def pb_failure(reason: str) -> status_pb2.Status:
+    return failure_to(Failure("UNAVAILABLE", reason, "as the test says"))
 
 
 async def test_a_line_cut_at_its_welcome_leaves_nothing(house: House) -> None:
