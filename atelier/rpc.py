@@ -116,8 +116,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             )
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(
-                _guard_stream(handler.stream_stream, method),
-                handler.request_deserializer,  # a message that is none ends the stream
+                _guard_stream(_readable(handler.stream_stream), method),
+                _guard_decode(handler.request_deserializer),
                 handler.response_serializer,
             )
         return handler
@@ -133,6 +133,17 @@ def _guard_decode(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
             return None
 
     return guarded
+
+
+def _readable(handle: Callable[..., Any]) -> Callable[..., Any]:
+    """A message of a stream that is no protobuf ends it with INVALID_ARGUMENT too."""
+
+    async def checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            _check(request)
+            yield request
+
+    return lambda requests, context: handle(checked(requests), context)
 
 
 def _guard_unary(handle: Callable[..., Any], method: str) -> Callable[..., Any]:
