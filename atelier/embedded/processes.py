@@ -29,6 +29,17 @@ def is_alive(pid: int, started: int | None) -> bool:
     return started is not None and start_ticks(pid) == started
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal (SIGSTOP, Ctrl-Z) or a debugger holds it."""
+    return _stat(pid)[:1] in (["T"], ["t"])
+
+
+def stopped(pid: int) -> list[int]:
+    """The pids that are stopped, of a process and all its descendants."""
+    own = [pid] if is_stopped(pid) else []
+    return own + [one for child in _children(pid) for one in stopped(child)]
+
+
 def resident_bytes(pid: int) -> int | None:
     """Memory of a process and of all its descendants (pages that they share count for each)."""
     own = _resident(pid)
