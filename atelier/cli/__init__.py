@@ -1,1 +1,1 @@
-"""The command line: `atelier up | down | ps | generate | doctor`."""
+"""The command line: `atelier up | down | ps | generate | get | doctor`."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +15,7 @@ from atelier.cli import doctor as doctor_
 from atelier.cli import ps as ps_
 from atelier.cli.generate import Wish
 from atelier.cli.generate import generate as generate_
+from atelier.cli.generate import get as get_
 from atelier.cli.problems import INTERRUPTED, ProblemError
 from atelier.cli.up import DEFAULT_STATE_DIR, UpOptions
 from atelier.cli.up import up as up_
@@ -31,6 +33,9 @@ PIPE_COLUMNS = 240
 
 StateDirOption = Annotated[
     Path, typer.Option("--state-dir", envvar="ATELIER_STATE_DIR", help="Where a stack keeps all.")
+]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", envvar="ATELIER_ADDRESS", help="A gateway, host:port.")
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="A folder, or a file.")]
 
@@ -84,24 +89,24 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="The same seed, the same picture.")] = None,
     n: Annotated[int | None, typer.Option("--n", "-n", help="How many pictures.")] = None,
     out: OutOption = Path("out"),
-    address: Annotated[
-        str | None, typer.Option(envvar="ATELIER_ADDRESS", help="A gateway, host:port.")
-    ] = None,
+    address: AddressOption = None,
     state_dir: StateDirOption = DEFAULT_STATE_DIR,
 ) -> None:
     """Draw PROMPT."""
     width, height = parse_size(size)
     wish = Wish(prompt, model, negative, width, height, steps, guidance, seed, n)
-    try:
-        where = gateway_address(address, state_dir)
-        asyncio.run(generate_(where, wish, out, Console()))
-    except ProblemError as error:
-        complaint = Console(stderr=True)
-        for line in error.lines:
-            complaint.print(f"[red]{escape(line)}[/]", soft_wrap=True, highlight=False)
-        raise typer.Exit(error.status) from error
-    except KeyboardInterrupt as error:
-        raise typer.Exit(INTERRUPTED) from error
+    _ask(address, state_dir, lambda where: generate_(where, wish, out, Console()))
+
+
+@app.command()
+def get(
+    generation: Annotated[str, typer.Argument(metavar="ID", help="A generation's id.")],
+    out: OutOption = Path("out"),
+    address: AddressOption = None,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Wait for a generation that was asked for earlier, and write its pictures."""
+    _ask(address, state_dir, lambda where: get_(where, generation, out, Console()))
 
 
 def parse_size(size: str | None) -> tuple[int | None, int | None]:
@@ -113,6 +118,22 @@ def parse_size(size: str | None) -> tuple[int | None, int | None]:
         return int(width), int(height or width)
     except ValueError as error:
         raise typer.BadParameter(f"--size {size}: say 512x768, or 512 for a square") from error
+
+
+def _ask(
+    address: str | None, state_dir: Path, work: Callable[[str], Coroutine[Any, Any, object]]
+) -> None:
+    """Do `work` with a gateway; what goes wrong is told in lines, and by the exit status."""
+    complaint = Console(stderr=True)
+    try:
+        asyncio.run(work(gateway_address(address, state_dir)))
+    except ProblemError as error:
+        for line in error.lines:
+            complaint.print(f"[red]{escape(line)}[/]", soft_wrap=True, highlight=False)
+        raise typer.Exit(error.status) from error
+    except KeyboardInterrupt as error:
+        complaint.print("cancelled")
+        raise typer.Exit(INTERRUPTED) from error
 
 
 def _wide() -> Console:

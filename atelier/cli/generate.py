@@ -1,12 +1,13 @@
-"""`atelier generate`: from a prompt to files, with a progress bar."""
+"""`atelier generate` and `atelier get`: from a prompt to files, with a progress bar."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import os
+import secrets
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +15,28 @@ import grpc
 import urllib3
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
+from atelier import rpc
 from atelier.cli import files, picture, problems
+from atelier.cli.where import program
 from atelier.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc
 
-MOST_BYTES = 64 * 2**20  # of one answer: a few inline pictures
 CANCEL_SECONDS = 3.0
+AGAIN_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)  # before each further call, where the gateway is away
 Phase = generation_pb2.Phase
+_ENDED = (
+    generation_pb2.GENERATION_STATE_SUCCEEDED,
+    generation_pb2.GENERATION_STATE_FAILED,
+    generation_pb2.GENERATION_STATE_EXPIRED,
+)
 
 
 @dataclass(frozen=True)
@@ -39,16 +54,26 @@ class Wish:
     count: int | None = None
 
     def request(self, model: model_pb2.Model) -> generation_pb2.GenerateRequest:
-        """The wish as the gateway takes it."""
+        """The wish as the gateway takes it.
+
+        Raises:
+            ProblemError: a number is too large to be sent.
+        """
         request = generation_pb2.GenerateRequest(inline_results=True)
         request.create.model = model.name
+        request.create.request_id = secrets.token_hex(16)  # so that asking again is safe
         video = model.kind == model_pb2.MODEL_KIND_VIDEO
         spec = request.create.video if video else request.create.image
         spec.prompt, spec.negative_prompt = self.prompt, self.negative
         names = ("width", "height", "steps", "guidance", "seed", *(() if video else ("count",)))
         for name in names:
-            if (value := getattr(self, name)) is not None:
+            if (value := getattr(self, name)) is None:
+                continue
+            try:
                 setattr(spec, name, value)
+            except ValueError as error:
+                line = f"{problems.option(name)}: {value} is out of range"
+                raise problems.ProblemError([line], problems.BAD_INPUT) from error
         return request
 
 
@@ -60,17 +85,47 @@ async def generate(address: str, wish: Wish, out: Path, console: Console) -> lis
     """
     began = time.monotonic()
     files.make_folder(out)  # before anything is drawn for nothing
-    options = (("grpc.max_receive_message_length", MOST_BYTES),)
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
+    async with rpc.channel(address) as channel:
         try:
             model = await _model(channel, wish.model)
-            generation = await _follow(channel, wish.request(model), console)
         except grpc.aio.AioRpcError as error:
             raise problems.of_call(error, address) from error
+        request = wish.request(model)
+        service = generation_pb2_grpc.GenerationServiceStub(channel)
+        course = _Course(address, console)
+        try:
+            generation = await course.follow(lambda: service.Generate(request))
+        except asyncio.CancelledError:
+            if course.generation.id:
+                await _cancel(service, course.generation.id, address, console)
+            raise
+    return await _keep(generation, out, console, time.monotonic() - began)
+
+
+async def get(address: str, id_: str, out: Path, console: Console) -> list[Path]:
+    """Wait for a generation that was asked for earlier, write it, show it.
+
+    Raises:
+        ProblemError: there is none, it could not be made, or not written.
+    """
+    began = time.monotonic()
+    files.make_folder(out)
+    request = generation_pb2.WatchGenerationRequest(id=id_, inline_results=True)
+    async with rpc.channel(address) as channel:
+        service = generation_pb2_grpc.GenerationServiceStub(channel)
+        course = _Course(address, console)
+        generation = await course.follow(lambda: service.WatchGeneration(request))
+    return await _keep(generation, out, console, time.monotonic() - began)
+
+
+async def _keep(
+    generation: generation_pb2.Generation, out: Path, console: Console, seconds: float
+) -> list[Path]:
+    """Write and show what was made."""
     if generation.state != generation_pb2.GENERATION_STATE_SUCCEEDED:
         raise problems.of_generation(generation)
-    written = files.paths(out, wish.prompt, generation)
-    seconds = time.monotonic() - began
+    prompt = generation.video.prompt or generation.image.prompt
+    written = files.paths(out, prompt, generation)
     for path, result in zip(written, generation.results, strict=True):
         content = result.inline_data or await asyncio.to_thread(_download, result)
         if hashlib.sha256(content).hexdigest() != result.sha256:
@@ -80,7 +135,7 @@ async def generate(address: str, wish: Wish, out: Path, console: Console) -> lis
             picture.show(console, content, _means(console))
         console.print(
             f"[bold]{escape(str(path))}[/]  {result.width}x{result.height}"
-            f"  seed {result.seed}  {seconds:.1f} s  {escape(model.name)}",
+            f"  seed {result.seed}  {seconds:.1f} s  {escape(generation.model)}",
             soft_wrap=True,
             highlight=False,
         )
@@ -102,37 +157,90 @@ async def _model(channel: grpc.aio.Channel, name: str) -> model_pb2.Model:
     raise problems.ProblemError(["no model here makes pictures: `atelier doctor` says why"])
 
 
-async def _follow(
-    channel: grpc.aio.Channel, request: generation_pb2.GenerateRequest, console: Console
-) -> generation_pb2.Generation:
-    """Watch the generation to its end, and cancel it if we are not wanted any more."""
-    service = generation_pb2_grpc.GenerationServiceStub(channel)
-    generation = generation_pb2.Generation()
-    columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(),
-        TextColumn("{task.fields[count]}"), TimeElapsedColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("asking", total=None, count="")
-        try:
-            async for answer in service.Generate(request):
-                generation = answer.generation
-                at = generation.progress
-                steps = at.phase >= Phase.PHASE_DENOISING and at.total_steps > 0
-                progress.update(
-                    bar,
-                    description=describe(generation),
-                    total=at.total_steps if steps else None,
-                    completed=at.step if steps else 0,
-                    count=f"{at.step}/{at.total_steps}" if steps else "",
-                )
-        except asyncio.CancelledError:
-            if generation.id:
-                stop = generation_pb2.CancelGenerationRequest(id=generation.id)
-                with suppress(grpc.aio.AioRpcError):
-                    await service.CancelGeneration(stop, timeout=CANCEL_SECONDS)
-            raise
-    return generation
+Answer = generation_pb2.GenerateResponse | generation_pb2.WatchGenerationResponse
+
+
+class _Course:
+    """A generation's course, watched to its end even where the gateway goes away meanwhile."""
+
+    def __init__(self, address: str, console: Console) -> None:
+        self.generation = generation_pb2.Generation()  # as last seen
+        self._address = address
+        self._console = console
+
+    async def follow(self, call: Callable[[], AsyncIterator[Answer]]) -> generation_pb2.Generation:
+        """The generation at its end.
+
+        Args:
+            call: opens the stream of its views, and can do so again at any time.
+
+        Raises:
+            ProblemError: nobody answers, or not with a generation.
+        """
+        columns = (
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(),
+            TextColumn("{task.fields[count]}"), TimeElapsedColumn(),
+        )  # fmt: skip
+        pauses = iter(AGAIN_SECONDS)
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            bar = progress.add_task("asking", total=None, count="")
+            while True:
+                try:
+                    async for answer in call():
+                        self.generation = answer.generation
+                        pauses = iter(AGAIN_SECONDS)
+                        _show(progress, bar, self.generation)
+                    return self.generation
+                except grpc.aio.AioRpcError as error:
+                    pause = next(pauses, None) if problems.may_pass(error) else None
+                    if pause is None:
+                        raise self._given_up(error) from error
+                    progress.update(bar, description="the gateway is away", total=None, count="")
+                    _say(self._console, f"the gateway is away; asking again in {pause:g} s")
+                await asyncio.sleep(pause)
+
+    def _given_up(self, error: grpc.aio.AioRpcError) -> problems.ProblemError:
+        problem = problems.of_call(error, self._address)
+        if self.generation.id and problems.may_pass(error):
+            command = _get(self.generation.id, self._address)
+            problem.lines.append(f"the generation goes on; fetch it later: {command}")
+        return problem
+
+
+def _show(progress: Progress, bar: TaskID, generation: generation_pb2.Generation) -> None:
+    at = generation.progress
+    steps = at.phase >= Phase.PHASE_DENOISING and at.total_steps > 0
+    progress.update(
+        bar,
+        description=describe(generation),
+        total=at.total_steps if steps else None,
+        completed=at.step if steps else 0,
+        count=f"{at.step}/{at.total_steps}" if steps else "",
+    )
+
+
+async def _cancel(
+    service: generation_pb2_grpc.GenerationServiceStub, id_: str, address: str, console: Console
+) -> None:
+    """Cancel a generation that nobody waits for any more, and say how that went."""
+    request = generation_pb2.CancelGenerationRequest(id=id_)
+    try:
+        answer = await service.CancelGeneration(request, timeout=CANCEL_SECONDS)
+    except grpc.aio.AioRpcError:
+        what = f"goes on: the gateway did not answer; fetch it later: {_get(id_, address)}"
+    else:
+        # One that is running may still say so until its step is over.
+        ended = answer.generation.state in _ENDED
+        what = "had ended already" if ended else "is cancelled on the server"
+    _say(console, f"the generation {id_} {what}")
+
+
+def _get(id_: str, address: str) -> str:
+    return f"{program('atelier')} get {id_} --address {address}"
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def describe(generation: generation_pb2.Generation) -> str:
@@ -151,8 +259,8 @@ def describe(generation: generation_pb2.Generation) -> str:
 
 
 def _means(console: Console) -> picture.Means:
-    truecolor = console.color_system == "truecolor"
-    return picture.choose(os.environ, terminal=console.is_terminal, truecolor=truecolor)
+    colors = console.color_system in ("256", "truecolor")
+    return picture.choose(os.environ, terminal=console.is_terminal, colors=colors)
 
 
 def _download(result: generation_pb2.Result) -> bytes:

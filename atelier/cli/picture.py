@@ -18,8 +18,12 @@ MOST_COLUMNS = 64  # of one drawn in half blocks, two pixels a cell
 _KITTY_CHUNK = 4096  # bytes of base64 in one escape sequence, by its protocol
 
 
-def choose(environment: Mapping[str, str], *, terminal: bool, truecolor: bool) -> Means:
-    """How a picture can be shown here. Multiplexers swallow images, so they get blocks."""
+def choose(environment: Mapping[str, str], *, terminal: bool, colors: bool) -> Means:
+    """How a picture can be shown here. Multiplexers swallow images, so they get blocks.
+
+    Args:
+        colors: it has 256 or more; rich takes those that come nearest.
+    """
     if not terminal:
         return "none"
     term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
@@ -29,7 +33,7 @@ def choose(environment: Mapping[str, str], *, terminal: bool, truecolor: bool) -
             return "kitty"
         if program in ("iTerm.app", "WezTerm") or environment.get("LC_TERMINAL") == "iTerm2":
             return "iterm2"
-    return "blocks" if truecolor and term != "dumb" else "none"
+    return "blocks" if colors and term != "dumb" else "none"
 
 
 def show(console: Console, file: bytes, means: Means) -> None:

@@ -11,6 +11,18 @@ from atelier.status import from_rpc_error
 from atelier.v1 import generation_pb2
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses
+# What the fields of a request are called on the command line.
+OPTIONS = {
+    "prompt": "PROMPT",
+    "model": "--model",
+    "negative_prompt": "--negative",
+    "width": "--size (width)",
+    "height": "--size (height)",
+    "steps": "--steps",
+    "guidance": "--guidance",
+    "seed": "--seed",
+    "count": "--n",
+}
 _BAD_INPUT_CODES = {"INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "OUT_OF_RANGE"}
 
 
@@ -41,6 +53,14 @@ def of_call(error: grpc.aio.AioRpcError, address: str) -> ProblemError:
     return ProblemError([f"{error.code().name}: {error.details()}"], status)
 
 
+def may_pass(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the gateway, or a part behind it, is only away for the moment.
+
+    CANCELLED is the other side's, when it stops: a cancel of ours is an asyncio.CancelledError.
+    """
+    return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
 def of_generation(generation: generation_pb2.Generation) -> ProblemError:
     """Why a generation that was accepted has no results."""
     state = generation_pb2.GenerationState.Name(generation.state)
@@ -49,8 +69,13 @@ def of_generation(generation: generation_pb2.Generation) -> ProblemError:
     return ProblemError([f"the generation {generation.id} {ended}: {message}"])
 
 
+def option(path: str) -> str:
+    """The option that fills a field in; the field's path where there is none."""
+    return OPTIONS.get(path.rpartition(".")[2], path)
+
+
 def _of_known(error: AtelierError) -> ProblemError:
-    lines = [f"{v.field}: {v.description}" for v in error.violations] or [error.message]
+    lines = [f"{option(v.field)}: {v.description}" for v in error.violations] or [error.message]
     if error.retry_after_seconds is not None:
         lines.append(f"it may work in {error.retry_after_seconds:g} s")
     return ProblemError(lines, BAD_INPUT if error.code in _BAD_INPUT_CODES else FAILED)

@@ -61,6 +61,7 @@ def test_only_what_was_asked_for_is_sent() -> None:
     request = Wish("a star", seed=0, count=2).request(model)
     assert request.inline_results
     assert request.create.image == generation_pb2.ImageSpec(prompt="a star", seed=0, count=2)
+    assert request.create.request_id != Wish("a star").request(model).create.request_id
 
 
 def test_a_video_model_gets_a_video_spec() -> None:

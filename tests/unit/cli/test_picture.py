@@ -24,12 +24,12 @@ from atelier.cli import picture
     ],
 )
 def test_the_terminal_decides(environment: dict[str, str], means: str) -> None:
-    assert picture.choose(environment, terminal=True, truecolor=True) == means
-    assert picture.choose(environment, terminal=False, truecolor=True) == "none"
+    assert picture.choose(environment, terminal=True, colors=True) == means
+    assert picture.choose(environment, terminal=False, colors=True) == "none"
 
 
 def test_no_colours_no_blocks() -> None:
-    assert picture.choose({"TERM": "xterm"}, terminal=True, truecolor=False) == "none"
+    assert picture.choose({"TERM": "xterm"}, terminal=True, colors=False) == "none"
 
 
 def test_kitty_gets_chunks_that_say_whether_more_follow() -> None:
@@ -70,3 +70,12 @@ def test_a_file_is_shown(means: picture.Means) -> None:
     written = StringIO()
     picture.show(Console(file=written, force_terminal=True), file.getvalue(), means)
     assert bool(written.getvalue()) == (means != "none")
+
+
+def test_256_colours_will_do() -> None:
+    written = StringIO()
+    console = Console(file=written, force_terminal=True, color_system="256")
+    file = BytesIO()
+    Image.new("RGB", (8, 8), "red").save(file, "PNG")
+    picture.show(console, file.getvalue(), "blocks")
+    assert "38;5;" in written.getvalue() and "38;2;" not in written.getvalue()

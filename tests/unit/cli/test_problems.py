@@ -22,9 +22,10 @@ def call_error(error: AtelierError) -> AioRpcError:
 
 
 def test_each_field_at_fault_has_a_line() -> None:
-    error = InvalidArgumentError([Violation("image.steps", "too many"), Violation("model", "none")])
+    bad = [Violation("create.image.count", "too many"), Violation("x.y", "no")]
+    error = InvalidArgumentError(bad)
     problem = problems.of_call(call_error(error), "127.0.0.1:1")
-    assert problem.lines == ["image.steps: too many", "model: none"]
+    assert problem.lines == ["--n: too many", "x.y: no"]
     assert problem.status == problems.BAD_INPUT
 
 
