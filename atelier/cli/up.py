@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -172,7 +173,9 @@ class _Up:
             print_(line, soft_wrap=True, highlight=False, markup=False)
             print_()
         code = hints.python(gateway, models[0], prompt)
+        print_(f"{program(Path(sys.executable).name)} - <<'END'", markup=False, highlight=False)
         print_(Syntax(code, "python", background_color="default"))
+        print_("END")
         print_("\nCtrl-C stops everything; what was made stays.")
 
     def _notice(self, line: str) -> None:
