@@ -203,7 +203,7 @@ class _Course:
         problem = problems.of_call(error, self._address)
         if self.generation.id and problems.may_pass(error):
             command = _get(self.generation.id, self._address)
-            problem.lines.append(f"the generation goes on; fetch it later: {command}")
+            problem.lines.append(f"the generation is kept, and goes on; fetch it later: {command}")
         return problem
 
 

@@ -13,6 +13,7 @@ from atelier.v1 import generation_pb2
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit statuses
 # What the fields of a request are called on the command line.
 OPTIONS = {
+    "id": "ID",
     "prompt": "PROMPT",
     "model": "--model",
     "negative_prompt": "--negative",
@@ -65,8 +66,10 @@ def of_generation(generation: generation_pb2.Generation) -> ProblemError:
     """Why a generation that was accepted has no results."""
     state = generation_pb2.GenerationState.Name(generation.state)
     ended = state.removeprefix("GENERATION_STATE_").lower()
-    message = generation.failure.message or "no reason was given"
-    return ProblemError([f"the generation {generation.id} {ended}: {message}"])
+    line = f"the generation {generation.id} {ended}"
+    if generation.state != generation_pb2.GENERATION_STATE_CANCELLED:
+        line += f": {generation.failure.message or 'no reason was given'}"
+    return ProblemError([line])
 
 
 def option(path: str) -> str:

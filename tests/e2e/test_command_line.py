@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from atelier.v1 import generation_pb2 as pb
 from exporters.tiny.checker import measure
-from tests.e2e.conftest import Stack
+from tests.e2e.conftest import Stack, wait_until
 from tests.e2e.test_pictures import pixels
 
 pytestmark = pytest.mark.real
@@ -40,6 +42,52 @@ def test_generate_says_what_is_wrong_with_the_input(stack: Stack, tmp_path: Path
     assert done.returncode == 2
     assert "steps" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_ctrl_c_cancels_and_says_so(stack: Stack, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "atelier.cli", "generate", "a slow star", "--steps", "100",
+               "--n", "8", "--state-dir", str(stack.state_dir)]  # fmt: skip
+    asked = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    page = pb.ListGenerationsRequest(page_size=1)
+
+    def newest() -> pb.Generation:
+        found = stack.generations.ListGenerations(page, timeout=10).generations
+        return found[0] if found else pb.Generation()
+
+    wait_until(lambda: newest().image.prompt == "a slow star", 30)
+    time.sleep(0.2)  # until it has heard of it too
+    asked.send_signal(signal.SIGINT)
+    said, _ = asked.communicate(timeout=30)
+    assert asked.returncode == 130
+    assert f"the generation {newest().id} is cancelled on the server" in said
+    assert said.rstrip().endswith("cancelled")
+    again = atelier("get", newest().id, "--state-dir", str(stack.state_dir), cwd=tmp_path)
+    assert again.returncode == 1
+    assert f"the generation {newest().id} cancelled" in again.stdout + again.stderr
+
+
+def test_generate_outlives_the_gateway(stack: Stack, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "atelier.cli", "generate", "a patient star", "--steps", "100",
+               "--n", "8", "--state-dir", str(stack.state_dir), "-o", "out"]  # fmt: skip
+    asked = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    page = pb.ListGenerationsRequest(page_size=2)
+
+    def patient() -> list[str]:
+        found = stack.generations.ListGenerations(page, timeout=10).generations
+        return [one.id for one in found if one.image.prompt == "a patient star"]
+
+    wait_until(lambda: bool(patient()), 30)
+    stack.kill("gateway")
+    said, _ = asked.communicate(timeout=60)
+    assert asked.returncode == 0, said
+    assert "the gateway is away" in said
+    assert len(list((tmp_path / "out").glob("*.png"))) == 8
+    wait_until(stack.ready, 30)
+    assert len(patient()) == 1
 
 
 def test_ps_and_doctor(stack: Stack, tmp_path: Path) -> None:
