@@ -11,7 +11,7 @@ export PROMPT STATE_DIR PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help run test verify stubs states lint format types train-tiny-image export-tiny-image obey \
-	test-wheel lock clean
+	bench-scheduler test-wheel lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 20
@@ -51,6 +51,12 @@ export-tiny-image: .venv/.dev ## checkpoints/tiny-image -> triton_repo
 
 obey: .venv/.dev ## measure how well tiny-image does what prompts say
 	@.venv/bin/python -m exporters.tiny.obey --checkpoint checkpoints/tiny-image
+
+SCENARIOS ?=
+TRACE ?=
+bench-scheduler: .venv/.dev ## policies compared (SCENARIOS=DIR of folders, TRACE=DIR of GenTD26)
+	@.venv/bin/python -m benchmarks.bench_scheduler $(if $(SCENARIOS),--scenarios "$(SCENARIOS)") \
+		$(if $(TRACE),--trace "$(TRACE)")
 
 test-wheel: ## build the wheel, install it elsewhere, and draw with it
 	@scripts/test_wheel.sh

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from atelier.cli import doctor as doctor_
 from atelier.cli import ps as ps_
+from atelier.cli import simulation
 from atelier.cli.generate import Wish
 from atelier.cli.generate import generate as generate_
 from atelier.cli.generate import get as get_
@@ -28,6 +29,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+simulation.add_to(app)
 
 PIPE_COLUMNS = 240
 

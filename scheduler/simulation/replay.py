@@ -1,0 +1,171 @@
+"""The rules that any schedule must keep, checked from a timeline alone. Pure.
+
+It shares no code with the core or the simulator beyond the scenario, so that neither can hide its
+own mistake: memory, exclusivity, residency, whole steps, loads, failures, and that each request
+gets all of its steps, and again those that a failure took.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from scheduler.simulation.world import Gpu, Scenario, Span
+
+SLACK = 1e-6  # seconds
+
+
+class _State:
+    """A device, as the timeline tells it."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self.gpu = gpu
+        self.resident: set[str] = set()
+        self.loading = ""
+        self.up = True
+        self.busy_until = 0.0
+
+
+def violations(scenario: Scenario, timeline: Iterable[Span], finished: Iterable[str]) -> list[str]:
+    """What breaks a rule; empty for a timeline that keeps them all. `finished`: ids of requests."""
+    check = _Check(scenario)
+    moments = []
+    for i, span in enumerate(timeline):
+        # At one instant: what ends, then failures, then what begins.
+        if span.kind in ("fail", "recover", "unload"):
+            moments.append((span.began, 1, i, span, span.kind))
+        else:
+            moments.append((span.began, 2, i, span, "begin"))
+            moments.append((span.ended, 0, i, span, "end"))
+    for _, _, _, span, what in sorted(moments, key=lambda m: (round(m[0], 9), *m[1:3])):
+        check.apply(span, what)
+    for name in finished:
+        ticket = check.tickets[name]
+        if check.steps[name] < ticket.steps or name not in check.decoded:
+            check.wrong.append(f"{name} finished after {check.steps[name]} of {ticket.steps} steps")
+    return check.wrong
+
+
+class _Check:
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.tickets = {t.id: t for t in scenario.requests}
+        self.states = {gpu.id: _State(gpu) for gpu in scenario.gpus}
+        self.steps: dict[str, int] = defaultdict(int)
+        self.decoded: set[str] = set()
+        self.on: dict[str, str] = {}  # request -> device that works on it now
+        self.wrong: list[str] = []
+
+    def apply(self, span: Span, what: str) -> None:
+        state = self.states[span.gpu]
+        match span.kind, what:
+            case "fail", _:
+                state.up, state.loading = False, ""
+                state.resident.clear()
+            case "recover", _:
+                state.up, state.busy_until = True, span.began
+            case "unload", _:
+                state.resident.discard(span.model)
+            case "load", "begin":
+                self._load(state, span)
+            case "load", "end":
+                if state.loading == span.model:
+                    state.loading = ""
+                    state.resident.add(span.model)
+            case _, "begin":
+                self._compute(state, span)
+            case _:
+                self._computed(span)
+
+    def _load(self, state: _State, span: Span) -> None:
+        if state.loading:
+            self._say(span, f"loads while {state.loading} loads")
+        if not state.up:
+            self._say(span, "loads while it is down")
+        if span.model in state.resident:
+            self._say(span, f"loads {span.model}, which is there")
+        state.resident -= set(span.evicted)
+        state.loading = span.model
+        model = self.scenario.models[span.model]
+        shortest = model.load if model.load_host is None else model.load_host
+        took = span.ended - span.began
+        if not span.cut and not shortest - SLACK <= took <= model.load + SLACK:
+            self._say(span, f"loads {span.model} in {took:.3f} s")
+        self._memory(state, span, 0.0)
+
+    def _compute(self, state: _State, span: Span) -> None:
+        model = self.scenario.models[span.model]
+        shape = model.shapes[span.shape]
+        if not state.up:
+            self._say(span, "computes while it is down")
+        if span.began < state.busy_until - SLACK:
+            self._say(span, "computes two things at once")
+        state.busy_until = span.ended
+        if span.kind == "steps":
+            rows = sum(self.tickets[name].rows for name in span.requests)
+            self._memory(state, span, rows * shape.activation)
+            expected = span.steps * shape.step(rows) / state.gpu.speed
+            if rows > shape.batch_cap:
+                self._say(span, f"{rows} rows in a batch of at most {shape.batch_cap}")
+        else:
+            rows = sum(self.tickets[name].rows for name in span.requests)
+            expected = rows * shape.decode / state.gpu.speed
+        took, group = span.ended - span.began, self._group(state.gpu, model.gang)
+        if span.cut:
+            if not any(self._fails(member.gpu, span.ended) for member in group):
+                self._say(span, f"is cut short at {span.ended:.3f} s, but nothing fails")
+        elif abs(took - expected) > SLACK:
+            self._say(span, f"takes {took:.6f} s, not {expected:.6f} s")
+        for member in group:
+            if span.model not in member.resident:
+                self._say(span, f"computes {span.model}, which is not on {member.gpu.id}")
+        for name in span.requests:
+            ticket = self.tickets[name]
+            if (ticket.model, ticket.shape) != (span.model, span.shape):
+                self._say(span, f"{name} in a batch of another model or shape")
+            if name in self.on:
+                self._say(span, f"{name} runs on {self.on[name]} too")
+            if span.began < ticket.submitted - SLACK:
+                self._say(span, f"{name} runs before it came")
+            self.on[name] = span.gpu
+
+    def _computed(self, span: Span) -> None:
+        for name in span.requests:
+            self.on.pop(name, None)
+            if span.kind == "steps":
+                self.steps[name] += span.steps
+            if span.cut:
+                self._rewind(name)
+            elif span.kind == "decode":
+                if self.steps[name] < self.tickets[name].steps:
+                    self._say(span, f"{name} is decoded after {self.steps[name]} steps")
+                self.decoded.add(name)
+
+    def _rewind(self, name: str) -> None:
+        """Back to the last checkpoint; what was done but not decoded, to the one before the end."""
+        keep, steps = self.scenario.checkpoint_steps, self.tickets[name].steps
+        self.steps[name] = self.steps[name] // keep * keep
+        if self.steps[name] >= steps:
+            self.steps[name] = steps - min(keep, steps)
+
+    def _memory(self, state: _State, span: Span, activations: float) -> None:
+        there = {*state.resident, *([state.loading] if state.loading else ())}
+        held = sum(self.scenario.models[name].weights for name in there)
+        if held + activations > state.gpu.memory + 1:
+            self._say(span, f"holds {(held + activations) / 1e9:.2f} GB")
+
+    def _group(self, gpu: Gpu, size: int) -> list[_State]:
+        if size == 1:
+            return [self.states[gpu.id]]
+        node = [g for g in self.scenario.gpus if g.node == gpu.node and self.states[g.id].up]
+        first = node.index(gpu)
+        return [self.states[g.id] for g in node[first : first + size]]
+
+    def _fails(self, gpu: Gpu, at: float) -> bool:
+        return any(
+            event == "fail" and name == gpu.id and abs(when - at) < SLACK
+            for when, event, name in self.scenario.failures
+        )
+
+    def _say(self, span: Span, what: str) -> None:
+        self.wrong.append(f"{span.began:.3f} s: device {span.gpu} {what}")
