@@ -18,8 +18,8 @@ from rich.console import Console
 
 from benchmarks import decision_cost, plot
 from scheduler.runqueue import Late
-from scheduler.simulation import one, table
 from scheduler.simulation.baselines import BASELINES, OURS
+from scheduler.simulation.commands import one, table
 from scheduler.simulation.families import make
 from scheduler.simulation.gentd26 import Options, gentd26
 from scheduler.simulation.scenario import read

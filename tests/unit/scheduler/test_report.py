@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from scheduler.model import Model, Shape
 from scheduler.runqueue import Late, Ticket
-from scheduler.simulation.__main__ import app, baselines, report
+from scheduler.simulation.commands import app, baselines, report
 from scheduler.simulation.scenario import write
 from scheduler.simulation.simulate import Simulation
 from scheduler.simulation.world import Gpu, Outcome, Run, Scenario
