@@ -127,9 +127,9 @@ def compare(results: Results, scenarios: Iterator[Scenario]) -> None:
         console.print(table(scenario, found))
         kept[scenario.name] = found
         groups[scenario.name] = {_label(f): f["slo_goodput_weighted"] for f in found}
-        ours = max(f["slo_goodput_weighted"] for f in found if f.get("late") in ("cascade", "doom"))
+        ours = groups[scenario.name][f"{OURS} {Late.CASCADE}"]  # the default, not the best of three
         rivals = max(f["slo_goodput_weighted"] for f in found if f["policy"] != OURS)
-        name = f"{scenario.name}, finishing all"
+        name = f"{scenario.name}, cascade"
         if scenario.name in GOALS:
             must, target = GOALS[scenario.name]
             results.claim(f"{name}, must", ours, "goodput", must)
@@ -171,7 +171,7 @@ def real_trace(results: Results, folder: Path | None, start: int, seed: int) -> 
         reject = goodput[f"{OURS} reject"]
         finish = max(goodput[f"{OURS} cascade"], goodput[f"{OURS} doom"])
         results.claim(f"{scenario.name}, rejecting", reject, "goodput", rejecting)
-        results.claim(f"{scenario.name}, finishing all", finish, "goodput", finishing)
+        results.claim(f"{scenario.name}, finishing all, better rule", finish, "goodput", finishing)
         clockwork = goodput["clockwork"] + OVER_CLOCKWORK
         results.claim(f"{scenario.name}, Clockwork-like + 0.05", reject, "goodput", clockwork)
         results.save()

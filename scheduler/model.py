@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from atelier.catalog import ModelCard, Profile
 
@@ -38,8 +39,9 @@ class Model:
     gang: int = 1
     load_host: float | None = None  # seconds, from host memory; None: no faster than disk
 
-    @property
-    def least_activation(self) -> float:
+    @cached_property
+    def activation(self) -> float:
+        """Bytes that must be free beside its weights: one row of its largest shape."""
         return max(shape.activation for shape in self.shapes.values())
 
 

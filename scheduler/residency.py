@@ -365,8 +365,8 @@ class Residency:
         models, sched = self.models, self._sched
         held = sum(models[m].weights for m in device.resident)
         most = max(
-            [models[model].least_activation, device.activations(models)]
-            + [models[m].least_activation for m in device.resident]
+            [models[model].activation, device.activations(models)]
+            + [models[m].activation for m in device.resident]
             + ([device.gang.rows * shape_of(device.gang, models).activation] if device.gang else [])
         )
         missing = held + models[model].weights + most - device.capacity

@@ -54,6 +54,7 @@ class _Check:
         self.steps: dict[str, int] = defaultdict(int)
         self.decoded: set[str] = set()
         self.on: dict[str, str] = {}  # request -> device that works on it now
+        self.active: dict[str, int] = {}  # device that computes (or leads) -> how many with it
         self.wrong: list[str] = []
 
     def apply(self, span: Span, what: str) -> None:
@@ -94,8 +95,7 @@ class _Check:
         self._memory(state, span, 0.0)
 
     def _compute(self, state: _State, span: Span) -> None:
-        model = self.scenario.models[span.model]
-        shape = model.shapes[span.shape]
+        shape = self.scenario.models[span.model].shapes[span.shape]
         if not state.up:
             self._say(span, "computes while it is down")
         if span.began < state.busy_until - SLACK:
@@ -110,15 +110,13 @@ class _Check:
         else:
             rows = sum(self.tickets[name].rows for name in span.requests)
             expected = rows * shape.decode / state.gpu.speed
-        took, group = span.ended - span.began, self._group(state.gpu, model.gang)
+        took, devices = span.ended - span.began, self._together(state, span)
+        self.active[span.gpu] = self.scenario.models[span.model].gang
         if span.cut:
-            if not any(self._fails(member.gpu, span.ended) for member in group):
+            if not any(self._fails(gpu, span.ended) for gpu in devices):
                 self._say(span, f"is cut short at {span.ended:.3f} s, but nothing fails")
         elif abs(took - expected) > SLACK:
             self._say(span, f"takes {took:.6f} s, not {expected:.6f} s")
-        for member in group:
-            if span.model not in member.resident:
-                self._say(span, f"computes {span.model}, which is not on {member.gpu.id}")
         for name in span.requests:
             ticket = self.tickets[name]
             if (ticket.model, ticket.shape) != (span.model, span.shape):
@@ -130,6 +128,7 @@ class _Check:
             self.on[name] = span.gpu
 
     def _computed(self, span: Span) -> None:
+        self.active.pop(span.gpu, None)
         for name in span.requests:
             self.on.pop(name, None)
             if span.kind == "steps":
@@ -154,12 +153,30 @@ class _Check:
         if held + activations > state.gpu.memory + 1:
             self._say(span, f"holds {(held + activations) / 1e9:.2f} GB")
 
-    def _group(self, gpu: Gpu, size: int) -> list[_State]:
+    def _together(self, state: _State, span: Span) -> list[Gpu]:
+        """The devices that may have a part in it: of a gang, those of the node.
+
+        Which of them follow is not written down. There must be enough that have their shard and
+        compute nothing else, and all that runs on the node must have devices of its own.
+        """
+        size = self.scenario.models[span.model].gang
         if size == 1:
-            return [self.states[gpu.id]]
-        node = [g for g in self.scenario.gpus if g.node == gpu.node and self.states[g.id].up]
-        first = node.index(gpu)
-        return [self.states[g.id] for g in node[first : first + size]]
+            if span.model not in state.resident:
+                self._say(span, f"computes {span.model}, which is not there")
+            return [state.gpu]
+        node = [s for s in self.states.values() if s.gpu.node == state.gpu.node]
+        able = [
+            s
+            for s in node
+            if s.up and span.model in s.resident and (s is state or s.gpu.id not in self.active)
+        ]
+        if len(able) < size:
+            self._say(span, f"computes {span.model}, which only {len(able)} devices can")
+        ids = {s.gpu.id for s in node if s.up}
+        taken = size + sum(n for gpu, n in self.active.items() if gpu in ids and gpu != span.gpu)
+        if taken > len(ids):
+            self._say(span, f"shares the devices of its node: {taken} are wanted of {len(ids)}")
+        return [s.gpu for s in node]
 
     def _fails(self, gpu: Gpu, at: float) -> bool:
         return any(

@@ -4,9 +4,9 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from scheduler import baselines
 from scheduler.runqueue import Late
-from scheduler.simulation import baselines
-from scheduler.simulation.families import FAMILIES
+from scheduler.simulation.families import FAMILIES, make
 from scheduler.simulation.replay import violations
 from scheduler.simulation.simulate import Simulation
 from scheduler.simulation.world import Run, Scenario, Span
@@ -70,6 +70,16 @@ def test_a_failure_takes_no_more_than_since_the_checkpoint() -> None:
             assert ticket.steps <= done <= ticket.steps + failures * scenario.checkpoint_steps
 
 
+@pytest.mark.parametrize("policy", [baselines.OURS, "clockwork", "ect"])
+def test_a_gang_that_loses_a_member_keeps_every_rule(policy: str) -> None:
+    scenario = make("gang", 0.8, 2, horizon=200)
+    failures = [(40.0 + 11 * i, "fail", gpu.id) for i, gpu in enumerate(scenario.gpus[:12])]
+    failures += [(t + 25.0, "recover", gpu) for t, _, gpu in failures]
+    result = run(replace(scenario, failures=tuple(sorted(failures))), policy)
+    assert any(span.cut and scenario.models[span.model].gang > 1 for span in result.timeline)
+    assert wrong(result) == []
+
+
 # The replay itself: it sees what is wrong.
 
 
@@ -115,3 +125,13 @@ def test_the_replay_sees_work_on_a_device_that_is_down(good: Run) -> None:
     down = Span("fail", gpu, first.began - 0.001, first.began - 0.001)
     said = violations(good.scenario, [*good.timeline, down], [])
     assert any("while it is down" in line for line in said)
+
+
+def test_the_replay_sees_a_gang_without_a_shard() -> None:
+    result = run(make("gang", 0.8, 2, horizon=200))
+    shard = next(
+        s for s in result.timeline
+        if s.kind == "load" and result.scenario.models[s.model].gang > 1
+    )  # fmt: skip
+    rest = [s for s in result.timeline if s is not shard]
+    assert any("devices can" in said for said in violations(result.scenario, rest, []))
