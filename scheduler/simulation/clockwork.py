@@ -124,7 +124,7 @@ class Clockwork(Fleet):
         if copies and self._work[model] / copies <= COPY_WAIT * self.load_seconds(model):
             return True
         costs = self.models[model]
-        return costs.weights + costs.least_activation > device.capacity
+        return costs.weights + costs.activation > device.capacity
 
     def _run(self, device: Device, ticket: Ticket, now: float) -> None:
         if ticket.model not in device.resident:

@@ -82,7 +82,7 @@ class Fleet:
         kept = [model, *device.resident]
         while True:
             held = sum(self.models[m].weights for m in kept)
-            if held + max(self.models[m].least_activation for m in kept) <= device.capacity:
+            if held + max(self.models[m].activation for m in kept) <= device.capacity:
                 return evict
             if not oldest:
                 return None

@@ -4,8 +4,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from scheduler import baselines
 from scheduler.runqueue import Late
+from scheduler.simulation import baselines
 from scheduler.simulation.families import FAMILIES, make
 from scheduler.simulation.replay import violations
 from scheduler.simulation.simulate import Simulation
