@@ -27,6 +27,7 @@ PROTECT_VALUE, PROTECT_COUNT = 0.03, 0.01  # queued work protects its replica
 MIN_RESIDENCE = 2.0  # loads: a replica with queued work is safe for so long
 FORCE_LATE = 30.0  # seconds: then late work has its model loaded, whatever the cost
 LAST_CHANCE = 1.3, 5.0  # factor on the load, and seconds of margin
+MOST_WANTS, FEW_WANTS = 48, 8  # models for which a place is looked for in one go
 PATIENCE = 30.0  # seconds, and four loads: then a device drains for a model that found no place
 LOOKED_AT = 16  # queued tickets of a model
 LOAD_BACKOFF, LONGEST_BACKOFF = 2.0, 60.0  # seconds after a failed load; doubles
@@ -42,6 +43,7 @@ class Residency:
         self.replicas: dict[str, list[Device]] = defaultdict(list)
         self.loading: dict[str, list[Device]] = defaultdict(list)
         self._failures: dict[str, int] = defaultdict(int)  # loads in a row, by model
+        self._turn = 0
         self._sched = sched
 
     def load_seconds(self, model: str) -> float:
@@ -170,7 +172,12 @@ class Residency:
             for i, m in enumerate(self._sched.queues.hungry)
             if not self.models[m].gang > 1
         ]
-        for _, _, _, model in sorted(scored):
+        scored.sort()
+        if len(scored) > MOST_WANTS:  # the most urgent, and a part of the others in turn
+            others = scored[MOST_WANTS:]
+            self._turn = (self._turn + FEW_WANTS) % len(others)
+            scored = scored[:MOST_WANTS] + (others + others)[self._turn :][:FEW_WANTS]
+        for _, _, _, model in scored:
             self.want(model, now)
 
     def want(self, model: str, now: float) -> None:
