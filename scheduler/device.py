@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from scheduler.model import Model, Shape
-from scheduler.runqueue import Key, Order, Ticket
+from scheduler.runqueue import Order, Ticket
 
 Models = Mapping[str, Model]
 
@@ -47,13 +47,6 @@ class Device:
     @property
     def usable(self) -> bool:
         return not self.quarantined
-
-    @property
-    def key(self) -> Key | None:
-        """What its batch runs; None while it is idle."""
-        for ticket in self.running.values():
-            return ticket.queue
-        return None
 
     def weights(self, models: Models) -> float:
         """Bytes of weights that are there, coming or going."""

@@ -45,14 +45,13 @@ class Model:
         return max(shape.activation for shape in self.shapes.values())
 
 
-def model_of(card: ModelCard, shapes: Mapping[str, Profile] | None = None) -> Model:
+def model_of(card: ModelCard) -> Model:
     """A card's costs; step times are fitted by the line through the first and the last point."""
-    profiles = shapes or card.profiles
     return Model(
         name=card.name,
         weights=card.resident_bytes,
         load=card.load_seconds,
-        shapes=_Shapes((name, _shape_of(profile)) for name, profile in profiles.items()),
+        shapes=_Shapes((name, _shape_of(profile)) for name, profile in card.profiles.items()),
     )
 
 

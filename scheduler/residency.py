@@ -167,26 +167,28 @@ class Residency:
         """Loads for what waits, those with the most weight for each second of loading first."""
         if not any(not d.loading for d in self._sched.devices.values()):
             return
-        scored = [
-            (bool(self.replicas[m]), -self._urgency(m, now), i, m)
-            for i, m in enumerate(self._sched.queues.hungry)
-            if not self.models[m].gang > 1
-        ]
-        scored.sort()
+        scored = []
+        for i, model in enumerate(self._sched.queues.hungry):
+            if self.models[model].gang == 1:
+                waiting = self._waiting(model)
+                urgency = self._urgency(model, waiting, now)
+                scored.append((bool(self.replicas[model]), -urgency, i, model, waiting))
+        scored.sort()  # by the first three: no two are hungry at the same place
         if len(scored) > MOST_WANTS:  # the most urgent, and a part of the others in turn
             others = scored[MOST_WANTS:]
             self._turn = (self._turn + FEW_WANTS) % len(others)
             scored = scored[:MOST_WANTS] + (others + others)[self._turn :][:FEW_WANTS]
-        for _, _, _, model in scored:
-            self.want(model, now)
+        for _, _, _, model, waiting in scored:
+            self._want(model, waiting, now)
 
     def want(self, model: str, now: float) -> None:
         """Load the model somewhere, if that pays."""
-        if self.models[model].gang > 1:
-            return
+        if self.models[model].gang == 1:
+            self._want(model, self._waiting(model), now)
+
+    def _want(self, model: str, waiting: list[Ticket], now: float) -> None:
         copies = len(self.replicas[model]) + len(self.loading[model])
         sched, load = self._sched, self.load_seconds(model)
-        waiting = self._waiting(model)
         homeless = (
             bool(waiting)
             and not self.loading[model]
@@ -260,9 +262,9 @@ class Residency:
                 break
         return found
 
-    def _urgency(self, model: str, now: float) -> float:
+    def _urgency(self, model: str, waiting: list[Ticket], now: float) -> float:
         total = 0.0
-        for ticket in self._waiting(model):
+        for ticket in waiting:
             weight = WEIGHTS[ticket.cls] * (0.5 if ticket.late else 1.0)
             total += weight * (1 + (now - ticket.submitted) / 30.0)
         return total / self.load_seconds(model)

@@ -23,8 +23,8 @@ from atelier.v1 import generation_pb2_grpc, scheduler_pb2, scheduler_pb2_grpc
 from gateway.generation_servicer import GenerationServicer
 from gateway.results import Results
 from gateway.scheduler_client import SchedulerClient
-from tests.support.cards import CARD, toy_card
-from tests.support.processes import Process, free_address
+from tests.support.cards import toy_card
+from tests.support.processes import Process, free_address, scheduler_process
 
 Stub = generation_pb2_grpc.GenerationServiceStub
 
@@ -52,16 +52,7 @@ async def gateway(scheduler_address: str, call_timeout_seconds: float = 5.0) -> 
 
 @pytest.fixture
 def scheduler(dsn: str, tmp_path: Path) -> Iterator[Process]:
-    (tmp_path / "toy.toml").write_text(CARD)
-    address = free_address()
-    with Process(
-        "scheduler",
-        address,
-        tmp_path / "scheduler.log",
-        scheduler_listen=address,
-        postgres_dsn=dsn,
-        model_repository=tmp_path,
-    ) as process:
+    with scheduler_process(dsn, tmp_path) as process:
         yield process
 
 

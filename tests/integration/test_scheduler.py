@@ -18,27 +18,15 @@ from atelier.translate import generation_to
 from atelier.v1 import agent_pb2, agent_pb2_grpc, generation_pb2, scheduler_pb2_grpc
 from atelier.v1 import scheduler_pb2 as pb
 from tests.support.agent import ScriptedAgent
-from tests.support.cards import CARD
 from tests.support.generations import generation
-from tests.support.processes import Process, free_address
+from tests.support.processes import Process, scheduler_process
 
 Stub = scheduler_pb2_grpc.SchedulerServiceStub
 
 
 @pytest.fixture
 def scheduler(dsn: str, tmp_path: Path) -> Iterator[Process]:
-    (tmp_path / "toy.toml").write_text(CARD)
-    address = free_address()
-    with Process(
-        "scheduler",
-        address,
-        tmp_path / "scheduler.log",
-        scheduler_listen=address,
-        postgres_dsn=dsn,
-        model_repository=tmp_path,
-        agent_grace_seconds=1.0,
-        max_queued=20,
-    ) as process:
+    with scheduler_process(dsn, tmp_path, agent_grace_seconds=1.0, max_queued=20) as process:
         yield process
 
 
@@ -267,20 +255,11 @@ async def test_a_line_that_begins_wrong_is_refused(
 
 
 async def test_a_page_of_a_long_queue_holds_nobody_up(dsn: str, tmp_path: Path) -> None:
-    (tmp_path / "toy.toml").write_text(CARD)
     migrate(dsn)
     async with GenerationStore(dsn) as store:
         await store.insert([generation() for _ in range(5_000)])
-    address = free_address()
-    with Process(
-        "scheduler",
-        address,
-        tmp_path / "scheduler.log",
-        scheduler_listen=address,
-        postgres_dsn=dsn,
-        model_repository=tmp_path,
-    ):
-        async with grpc.aio.insecure_channel(address) as channel:
+    with scheduler_process(dsn, tmp_path) as scheduler:
+        async with grpc.aio.insecure_channel(scheduler.address) as channel:
             stub = Stub(channel)
             request = pb.ScanGenerationsRequest(tenant="local", limit=1001)
             started = time.monotonic()

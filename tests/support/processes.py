@@ -15,12 +15,29 @@ from typing import Self
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support.cards import CARD
+
 
 def free_address() -> str:
     """A loopback address that nobody listens on."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{s.getsockname()[1]}"
+
+
+def scheduler_process(dsn: str, folder: Path, **settings: object) -> Process:
+    """A scheduler over that database that serves the toy model; not started yet."""
+    (folder / "toy.toml").write_text(CARD)
+    address = free_address()
+    return Process(
+        "scheduler",
+        address,
+        folder / "scheduler.log",
+        scheduler_listen=address,
+        postgres_dsn=dsn,
+        model_repository=folder,
+        **settings,
+    )
 
 
 class Process:
