@@ -1,4 +1,7 @@
-"""What the core decides; the loops (or the simulator) carry it out. Pure."""
+"""What the core decides, and why; the loops (or the simulator) carry it out. Pure.
+
+A reason is for people: a few words, and the figures that were compared where there are any.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ class Bind:
 
     ticket: Ticket
     device_id: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,7 @@ class Preempt:
 
     ticket: Ticket
     device_id: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,7 @@ class Load:
     model: str
     device_id: str
     evict: tuple[str, ...]
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,7 @@ class Unload:
 
     model: str
     device_id: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,7 @@ class Reject:
     """This generation cannot meet its objective any more, and is not to be run."""
 
     ticket: Ticket
+    reason: str = "it cannot be in time any more"
 
 
 Decision = Bind | Preempt | Load | Unload | Boundary | Reject

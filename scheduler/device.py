@@ -37,6 +37,9 @@ class Device:
     load_ends: float = 0.0
     unloading: str = ""
     quarantined: str = ""  # why it takes no new work
+    drained: str = ""  # why an operator wants it to take no new work
+    pinned: set[str] = field(default_factory=set)  # models that stay, whatever they are worth
+    overdrawn: bool = False  # what is there turned out to be larger than was declared
     gang: Ticket | None = None  # what its group is reserved for, or runs
     following: Ticket | None = None  # the gang's, while another member leads it
     yield_to: Order | None = None  # it drains for an older ticket whose model is on no device
@@ -46,7 +49,7 @@ class Device:
 
     @property
     def usable(self) -> bool:
-        return not self.quarantined
+        return not self.quarantined and not self.drained
 
     def weights(self, models: Models) -> float:
         """Bytes of weights that are there, coming or going."""

@@ -113,7 +113,7 @@ class Gangs:
                 self._maybe_preempt(ticket, group, now)
             return
         for other in list(device.running.values()):
-            sched.preempt(device, other)
+            sched.preempt(device, other, f"its device is taken for the gang of {ticket.id}")
         if any(d.running for d in group):
             return
         if not all(sched.fits(d, ticket) for d in group):  # a load took the room meanwhile
@@ -123,7 +123,7 @@ class Gangs:
             for d in group[1:]:
                 d.resident[ticket.model] = now
                 d.following = ticket
-            sched.bind(group[0], ticket, now)
+            sched.bind(group[0], ticket, now, "it leads its gang: every member is free")
             if device is not group[0]:
                 sched.ask(group[0])
 
@@ -133,7 +133,7 @@ class Gangs:
         for device in group:
             best = sched.best(device, now)
             if best is not None and best.order < ticket.order:
-                sched.preempt(group[0], ticket)
+                sched.preempt(group[0], ticket, "a member has more urgent work")
                 self.release(ticket)
                 return
         for queue in list(sched.queues):
@@ -143,7 +143,7 @@ class Gangs:
                     continue
                 for other in self.homes(head.model):
                     if set(other) & set(group) and self._takes(other, head, now):
-                        sched.preempt(group[0], ticket)
+                        sched.preempt(group[0], ticket, f"the gang of {head.id} is more urgent")
                         self.release(ticket)
                         self._reserve(other, head, now)
                         return

@@ -29,9 +29,20 @@ FORCE_LATE = 30.0  # seconds: then late work has its model loaded, whatever the 
 LAST_CHANCE = 1.3, 5.0  # factor on the load, and seconds of margin
 MOST_WANTS, FEW_WANTS = 48, 8  # models for which a place is looked for in one go
 PATIENCE = 30.0  # seconds, and four loads: then a device drains for a model that found no place
+DISMISSED = 300.0  # seconds for which an unload by order holds against prefetch
 LOOKED_AT = 16  # queued tickets of a model
 LOAD_BACKOFF, LONGEST_BACKOFF = 2.0, 60.0  # seconds after a failed load; doubles
 MAX_LOAD_FAILURES = 3  # in a row, and on no device: then what waits for the model fails
+
+
+class OrderRefusedError(Exception):
+    """An operator's order that cannot be carried out now."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """`reason`: one upper-case word for programs; `message`: what is in the way, for people."""
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
 
 
 class Residency:
@@ -43,6 +54,7 @@ class Residency:
         self.replicas: dict[str, list[Device]] = defaultdict(list)
         self.loading: dict[str, list[Device]] = defaultdict(list)
         self._failures: dict[str, int] = defaultdict(int)  # loads in a row, by model
+        self._dismissed: dict[str, float] = {}  # by order; not prefetched until then
         self._turn = 0
         self._sched = sched
 
@@ -93,12 +105,10 @@ class Residency:
         if model not in device.resident:
             self.loaded(device, model, now)
 
-    def set_usable(self, device: Device, usable: bool) -> None:
+    def usable_changed(self, device: Device) -> None:
         """Whether what is on the device counts among the replicas."""
-        if usable == device.usable:
-            return
         for model in device.resident:
-            if usable:
+            if device.usable:
                 self.replicas[model].append(device)
             else:
                 self.replicas[model].remove(device)
@@ -115,6 +125,10 @@ class Residency:
     def tick(self, now: float) -> None:
         for device in self._sched.devices.values():
             device.yield_to = None  # wants say it again where they still wait
+            if device.pinned:
+                self.restore_pins(device, now)
+            if device.overdrawn:
+                self._settle_overdraft(device, now)
         self.wants_of_the_hungry(now)
         self._prefetch(now)
 
@@ -147,15 +161,94 @@ class Residency:
         others = [
             (self._value(m, now), m)
             for m in device.resident
-            if m not in in_use and device.unload_not_before.get(m, 0.0) <= now
+            if m not in in_use
+            and m not in device.pinned
+            and device.unload_not_before.get(m, 0.0) <= now
         ]
         if not others:
             return False
         _, victim = min(others)
         self.unloaded(device, victim)
         device.unloading = victim
-        self._sched.out.append(Unload(victim, device.id))
+        self._sched.out.append(Unload(victim, device.id, f"its place is needed to run {model}"))
         return True
+
+    # Operators' orders.
+
+    def order_load(self, model: str, device: Device | None, now: float) -> None:
+        """Load it, whatever it displaces. Raises OrderRefusedError."""
+        costs = self.models[model]
+        if costs.gang > 1:
+            raise OrderRefusedError("GANG_MODEL", f"{model} is split over {costs.gang} devices; "
+                                    "it is loaded when a generation asks for it")  # fmt: skip
+        if device is None:
+            place = self._pick(model, len(self.replicas[model]) + len(self.loading[model]), now)
+            if place is None:
+                raise OrderRefusedError("NO_ROOM", f"no device has room for {model} now")
+            _, device, victims = place
+        elif model in device.resident or device.loading == model:
+            return
+        else:
+            self._free_to_change(device)
+            found = self._victims(model, device, now)
+            if found is None:
+                raise OrderRefusedError("NO_ROOM", f"{model} needs {costs.weights:.0f} bytes and "
+                    f"{costs.activation:.0f} to run, on {device.id} {device.capacity:.0f} are "
+                    "usable, and what is in use or pinned there stays")  # fmt: skip
+            victims = found[1]
+        device.load_not_before.pop(model, None)
+        self._load(model, device, victims, now, "ordered")
+
+    def order_unload(self, model: str, device: Device, now: float) -> None:
+        """Unload it; it is not prefetched again for a while. Raises OrderRefusedError."""
+        if model not in device.resident:
+            return
+        self._free_to_change(device)
+        if model in device.pinned:
+            raise OrderRefusedError("MODEL_PINNED", f"{model} is pinned on {device.id}; unpin it")
+        gang = device.gang is not None and device.gang.model == model
+        if gang or any(t.model == model for t in device.running.values()):
+            raise OrderRefusedError("MODEL_IN_USE", f"{model} runs on {device.id}; drain it first")
+        self.unloaded(device, model)
+        device.unloading = model
+        self._dismissed[model] = now + DISMISSED
+        self._sched.out.append(Unload(model, device.id, "ordered"))
+
+    def check_pin(self, model: str, device: Device) -> None:
+        """Raise OrderRefusedError where it could not stay beside what is pinned there."""
+        costs = [self.models[m] for m in {model, *device.pinned}]
+        if any(c.gang > 1 for c in costs):
+            raise OrderRefusedError("GANG_MODEL", f"{model} is split over devices: no pins for it")
+        needed = sum(c.weights for c in costs) + max(c.activation for c in costs)
+        if needed > device.capacity:
+            held = f"with {model} pinned, {needed:.0f} bytes would be held on {device.id}"
+            raise OrderRefusedError("NO_ROOM", f"{held}, which has {device.capacity:.0f}")
+
+    def restore_pins(self, device: Device, now: float) -> None:
+        """Load what is pinned and not there, as soon as that can be."""
+        if device.loading or device.unloading or not device.usable:
+            return
+        for model in sorted(device.pinned - device.resident.keys()):
+            if device.load_not_before.get(model, 0.0) > now:
+                continue
+            if found := self._victims(model, device, now):
+                self._load(model, device, found[1], now, "it is pinned here")
+                return
+
+    def _free_to_change(self, device: Device) -> None:
+        """Raise OrderRefusedError where nothing can be loaded or unloaded now."""
+        if device.quarantined:
+            raise OrderRefusedError("DEVICE_QUARANTINED", f"{device.id}: {device.quarantined}")
+        if device.loading or device.unloading:
+            what = f"loads {device.loading}" if device.loading else f"unloads {device.unloading}"
+            raise OrderRefusedError("DEVICE_BUSY", f"{device.id} {what}; try again when it has")
+
+    def _settle_overdraft(self, device: Device, now: float) -> None:
+        """Something there is larger than it was said to be: make room until all fits again."""
+        if device.free(self.models) >= 0:
+            device.overdrawn = False
+        elif not device.loading and not device.unloading:
+            self.evict_neighbour(device, "what is there, measured larger than declared", now)
 
     def _holds(self, device: Device, ticket: Ticket) -> bool:
         """Whether the ticket would fit there with its model alone."""
@@ -213,7 +306,8 @@ class Residency:
             return
         cost, device, victims = place
         if must or gain >= HORIZON * cost:
-            self._load(model, device, victims, now)
+            why = "the last chance of one that waits" if must else f"gain {gain:.3g}"
+            self._load(model, device, victims, now, f"{why}, cost {HORIZON * cost:.3g}")
 
     def _drain(self, ticket: Ticket, load: float, now: float) -> None:
         """No device can take the model while its batch runs: let one run out.
@@ -287,7 +381,7 @@ class Residency:
         budget = max(1, len(self._sched.devices) // 16)
         found = []
         for model, costs in self.models.items():
-            if costs.gang > 1:
+            if costs.gang > 1 or self._dismissed.get(model, now) > now:
                 continue
             copies = len(self.replicas[model]) + len(self.loading[model])
             worth = self.demand.worth(model, copies + 1, now)
@@ -299,7 +393,8 @@ class Residency:
                 continue
             cost, device, victims = place
             if worth > PREFETCH_GAIN * cost * (1 + self.load_seconds(model) / HORIZON):
-                self._load(model, device, victims, now)
+                why = f"before it is asked for: worth {worth:.3g}/s, cost {cost:.3g}/s"
+                self._load(model, device, victims, now, why)
                 budget -= 1
                 if not budget:
                     return
@@ -359,7 +454,7 @@ class Residency:
         _, _, group, costs = min(found, key=lambda f: f[:2])
         for device, (_, victims) in zip(group, costs, strict=True):
             if model not in device.resident:
-                self._load(model, device, victims, now)
+                self._load(model, device, victims, now, "its shard, for the gang that waits")
 
     def _candidates(self) -> list[Device]:
         """All devices of a small fleet; of a large one the idle first, then a sample."""
@@ -386,7 +481,7 @@ class Residency:
             in_use.add(device.gang.model)
         values = []
         for m in device.resident:
-            if m in in_use or device.unload_not_before.get(m, 0.0) > now:
+            if m in in_use or m in device.pinned or device.unload_not_before.get(m, 0.0) > now:
                 continue
             young = now - device.loaded_at[m] < MIN_RESIDENCE * models[m].load
             if sched.queues.count[m] and young:
@@ -409,10 +504,12 @@ class Residency:
         queued += PROTECT_COUNT * min(8, self._sched.queues.count[model])
         return (worth + queued / replicas) / self.models[model].weights
 
-    def _load(self, model: str, device: Device, victims: list[str], now: float) -> None:
+    def _load(
+        self, model: str, device: Device, victims: list[str], now: float, reason: str
+    ) -> None:
         for victim in victims:
             self.unloaded(device, victim)
         device.loading = model
         device.load_ends = now + self.load_seconds(model)
         self.loading[model].append(device)
-        self._sched.out.append(Load(model, device.id, tuple(victims)))
+        self._sched.out.append(Load(model, device.id, tuple(victims), reason))

@@ -189,6 +189,12 @@ class RunQueues:
             self.work[model] = self.weight[model] = 0.0
             del self.hungry[model]
 
+    def recount(self, model: str) -> None:
+        """Its costs changed: the sum of its work with them."""
+        if self.count[model]:
+            queues = self.by_model[model].values()
+            self.work[model] = sum(self._left(ticket) for queue in queues for ticket in queue)
+
     def head(self, queue: GlobalQueue, now: float) -> Ticket | None:
         """The head, after those that can no longer be in time made way."""
         while (ticket := queue.head()) is not None:

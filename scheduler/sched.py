@@ -63,6 +63,8 @@ class Sched:
         self.residency = Residency(self)
         self.gangs = Gangs(self)
         self.out: list[Decision] = []
+        self._pinned: dict[str, set[str]] = {}  # by device, also one that is away
+        self._drained: dict[str, str] = {}
         self._turn = 0
         self._speed = 0.0  # of the whole fleet
         self._has_gangs = any(model.gang > 1 for model in models.values())
@@ -148,9 +150,12 @@ class Sched:
         self._turn += 1
         usable = capacity * (1 - RESERVE)
         device = Device(device_id, node, usable, capacity, speed, index=self._turn)
+        device.pinned = self._pinned.setdefault(device_id, set())
+        device.drained = self._drained.get(device_id, "")
         self.devices[device_id] = device
         self._speed += speed
-        self.idle[device_id] = device
+        if device.usable:
+            self.idle[device_id] = device
         for model in resident:
             if model in self.models:
                 self.residency.loaded(device, model, now)
@@ -174,13 +179,72 @@ class Sched:
 
     def quarantine(self, device_id: str, reason: str) -> list[Decision]:
         """Give it no new work while `reason` is not empty; others may load what was only there."""
-        device = self.devices[device_id]
-        self.residency.set_usable(device, not reason)
-        device.quarantined = reason
-        self.idle.pop(device_id, None)
-        if not reason:
-            self.ask(device)
+        self._out_of_use(self.devices[device_id], quarantined=reason)
         return self._take()
+
+    # Operators' orders. They outlive the device: it finds them when it comes back.
+
+    def drain(self, device_id: str, reason: str) -> list[Decision]:
+        """Let a device finish what it runs, and give it no new work."""
+        self._drained[device_id] = reason
+        if device := self.devices.get(device_id):
+            self._out_of_use(device, drained=reason)
+        return self._take()
+
+    def undrain(self, device_id: str) -> list[Decision]:
+        """Give it work again."""
+        self._drained.pop(device_id, None)
+        if device := self.devices.get(device_id):
+            self._out_of_use(device, drained="")
+        return self._take()
+
+    def pin(self, model: str, device_id: str, now: float) -> list[Decision]:
+        """Keep a model on a device, and load it there where it is not. Raises OrderRefusedError."""
+        self.residency.check_pin(model, self.devices[device_id])
+        self._pinned.setdefault(device_id, set()).add(model)
+        self.residency.restore_pins(self.devices[device_id], now)
+        return self._take()
+
+    def unpin(self, model: str, device_id: str) -> None:
+        """Let its worth decide again."""
+        self._pinned.get(device_id, set()).discard(model)
+
+    def order_load(self, model: str, device_id: str, now: float) -> list[Decision]:
+        """Load a model, on the device that is best for it where none is named.
+
+        Raises:
+            OrderRefusedError: it cannot be.
+        """
+        self.residency.order_load(model, self.devices[device_id] if device_id else None, now)
+        return self._take()
+
+    def order_unload(self, model: str, device_id: str, now: float) -> list[Decision]:
+        """Unload an idle resident. Raises OrderRefusedError."""
+        self.residency.order_unload(model, self.devices[device_id], now)
+        return self._take()
+
+    def correct(self, model: Model) -> None:
+        """A model turned out to cost something else; what was decided stands."""
+        self.models[model.name] = model
+        self.queues.recount(model.name)
+        for device in self.devices.values():
+            if model.name in device.resident or model.name == device.loading:
+                device.overdrawn = True
+
+    def _out_of_use(
+        self, device: Device, *, quarantined: str | None = None, drained: str | None = None
+    ) -> None:
+        """Change why a device takes no new work; others may load what was only there."""
+        before = device.usable
+        if quarantined is not None:
+            device.quarantined = quarantined
+        if drained is not None:
+            device.drained = drained
+        if device.usable != before:
+            self.residency.usable_changed(device)
+        self.idle.pop(device.id, None)
+        if device.usable:
+            self.ask(device)
 
     def device_down(self, device_id: str) -> list[Ticket]:
         """A device is gone. What was on it is returned; submit it again, or call `finished`."""
@@ -321,8 +385,8 @@ class Sched:
                 rows += ticket.rows
                 room = min(room, own)
             else:
-                self.preempt(device, ticket)
-        self.bind(device, leader, now)
+                self.preempt(device, ticket, f"{leader.id} is more urgent")
+        self.bind(device, leader, now, "it leads: the first of its device's queues")
 
     def _fill(self, device: Device, best: Ticket | None, now: float) -> None:
         """Who else joins the batch."""
@@ -349,7 +413,8 @@ class Sched:
             )
             if saved or urgent:
                 self.queues.pop(head)
-                self.bind(device, head, now)
+                why = "alone it would be late" if saved else "more urgent, and all keep their slack"
+                self.bind(device, head, now, f"it joins: {why}")
             return
         room = min(limit(t, shape, now, speed) for t in members)
         skipped: list[Ticket] = []
@@ -360,7 +425,7 @@ class Sched:
             self.queues.pop(head)
             own = limit(head, shape, now, speed)
             if rows + head.rows <= min(cap, room, own):
-                self.bind(device, head, now)
+                self.bind(device, head, now, "it joins: work queues up, and all keep their slack")
                 rows += head.rows
                 room = min(room, own)
             else:
@@ -370,21 +435,21 @@ class Sched:
 
     # For the parts of the core.
 
-    def bind(self, device: Device, ticket: Ticket, now: float) -> None:
+    def bind(self, device: Device, ticket: Ticket, now: float, reason: str) -> None:
         """The device takes a ticket that waits nowhere any more."""
         device.running[ticket.id] = ticket
         device.resident[ticket.model] = now
         ticket.device = device.id
         self.bound.add(ticket.id)
         self.fairness.bound(ticket.id)
-        self.out.append(Bind(ticket, device.id))
+        self.out.append(Bind(ticket, device.id, reason))
 
-    def preempt(self, device: Device, ticket: Ticket) -> None:
+    def preempt(self, device: Device, ticket: Ticket, reason: str) -> None:
         """The device gives a ticket back to its queue."""
         del device.running[ticket.id]
         self.bound.discard(ticket.id)
         self.queues.push(ticket)
-        self.out.append(Preempt(ticket, device.id))
+        self.out.append(Preempt(ticket, device.id, reason))
 
     def ask(self, device: Device) -> None:
         """Have the device look up at its next step boundary."""

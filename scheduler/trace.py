@@ -25,7 +25,8 @@ def _device(device: Device, sched: Sched) -> str:
         for mark, is_so in (
             ("idle", device.id in sched.idle),
             ("quarantined", bool(device.quarantined)),
-            ("draining", device.yield_to is not None),
+            ("drained", bool(device.drained)),
+            ("yields", device.yield_to is not None),
             ("gang", device.gang is not None),
         )
         if is_so
@@ -60,7 +61,8 @@ def check_integrity(sched: Sched) -> None:
     bound: set[str] = set()
     for device in sched.devices.values():
         assert len({t.queue for t in device.running.values()}) <= 1, f"{device.id}: mixed batch"
-        assert device.free(sched.models) >= -1e-6, f"{device.id}: memory over budget"
+        over = device.free(sched.models) < -1e-6 and not device.overdrawn
+        assert not over, f"{device.id}: memory over budget"
         for ticket in device.running.values():
             assert ticket.id not in bound, f"{ticket.id} is bound twice"
             assert ticket.id not in sched.queues, f"{ticket.id} is bound and queued"
