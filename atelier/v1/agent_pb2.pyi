@@ -8,6 +8,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _DeviceTrouble:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeviceTroubleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceTrouble.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEVICE_TROUBLE_UNSPECIFIED: _DeviceTrouble.ValueType  # 0
+    """Nothing."""
+    DEVICE_TROUBLE_TRITON: _DeviceTrouble.ValueType  # 1
+    """Its Triton does not answer."""
+    DEVICE_TROUBLE_LOST: _DeviceTrouble.ValueType  # 2
+    """It fell off the bus: the driver lost it."""
+    DEVICE_TROUBLE_FAULT: _DeviceTrouble.ValueType  # 3
+    """The driver told of an error after which nothing on it can be trusted."""
+
+class DeviceTrouble(_DeviceTrouble, metaclass=_DeviceTroubleEnumTypeWrapper):
+    """What is wrong with a device."""
+
+DEVICE_TROUBLE_UNSPECIFIED: DeviceTrouble.ValueType  # 0
+"""Nothing."""
+DEVICE_TROUBLE_TRITON: DeviceTrouble.ValueType  # 1
+"""Its Triton does not answer."""
+DEVICE_TROUBLE_LOST: DeviceTrouble.ValueType  # 2
+"""It fell off the bus: the driver lost it."""
+DEVICE_TROUBLE_FAULT: DeviceTrouble.ValueType  # 3
+"""The driver told of an error after which nothing on it can be trusted."""
+Global___DeviceTrouble: _TypeAlias = DeviceTrouble  # noqa: Y015
 
 @_typing.final
 class ConnectRequest(_message.Message):
@@ -33,6 +62,9 @@ class ConnectRequest(_message.Message):
     DEVICE_RELEASED_FIELD_NUMBER: _builtins.int
     SUCCEEDED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    BATCH_MEASURED_FIELD_NUMBER: _builtins.int
+    DEVICE_RECYCLED_FIELD_NUMBER: _builtins.int
+    DEVICE_PROBED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """Who is calling. First, and once."""
@@ -61,6 +93,18 @@ class ConnectRequest(_message.Message):
     def failed(self) -> Global___AttemptFailed:
         """A generation's attempt ended without results."""
 
+    @_builtins.property
+    def batch_measured(self) -> Global___BatchMeasured:
+        """A batch's composition ended: what it took."""
+
+    @_builtins.property
+    def device_recycled(self) -> Global___DeviceRecycled:
+        """A device's Triton was started anew, or could not be."""
+
+    @_builtins.property
+    def device_probed(self) -> Global___DeviceProbed:
+        """A probe of a device ended."""
+
     def __init__(
         self,
         *,
@@ -71,12 +115,15 @@ class ConnectRequest(_message.Message):
         device_released: Global___DeviceReleased | None = ...,
         succeeded: Global___AttemptSucceeded | None = ...,
         failed: Global___AttemptFailed | None = ...,
+        batch_measured: Global___BatchMeasured | None = ...,
+        device_recycled: Global___DeviceRecycled | None = ...,
+        device_probed: Global___DeviceProbed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["device_released", b"device_released", "device_report", b"device_report", "failed", b"failed", "hello", b"hello", "message", b"message", "model_changed", b"model_changed", "progress", b"progress", "succeeded", b"succeeded"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_measured", b"batch_measured", "device_probed", b"device_probed", "device_recycled", b"device_recycled", "device_released", b"device_released", "device_report", b"device_report", "failed", b"failed", "hello", b"hello", "message", b"message", "model_changed", b"model_changed", "progress", b"progress", "succeeded", b"succeeded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_released", b"device_released", "device_report", b"device_report", "failed", b"failed", "hello", b"hello", "message", b"message", "model_changed", b"model_changed", "progress", b"progress", "succeeded", b"succeeded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_measured", b"batch_measured", "device_probed", b"device_probed", "device_recycled", b"device_recycled", "device_released", b"device_released", "device_report", b"device_report", "failed", b"failed", "hello", b"hello", "message", b"message", "model_changed", b"model_changed", "progress", b"progress", "succeeded", b"succeeded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "device_report", "model_changed", "progress", "device_released", "succeeded", "failed"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "device_report", "model_changed", "progress", "device_released", "succeeded", "failed", "batch_measured", "device_recycled", "device_probed"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -94,6 +141,9 @@ class ConnectResponse(_message.Message):
     LOAD_MODEL_FIELD_NUMBER: _builtins.int
     UNLOAD_MODEL_FIELD_NUMBER: _builtins.int
     SETTLED_FIELD_NUMBER: _builtins.int
+    KEEP_IN_HOST_MEMORY_FIELD_NUMBER: _builtins.int
+    RECYCLE_DEVICE_FIELD_NUMBER: _builtins.int
+    PROBE_DEVICE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """The agent is known now. First, and once."""
@@ -118,6 +168,18 @@ class ConnectResponse(_message.Message):
     def settled(self) -> Global___AttemptSettled:
         """The outcome of an attempt is recorded, or refused; the agent may forget it."""
 
+    @_builtins.property
+    def keep_in_host_memory(self) -> Global___KeepInHostMemory:
+        """Hold these models' files in host memory, and no others."""
+
+    @_builtins.property
+    def recycle_device(self) -> Global___RecycleDevice:
+        """Start a device's Triton anew."""
+
+    @_builtins.property
+    def probe_device(self) -> Global___ProbeDevice:
+        """Try whether a device works."""
+
     def __init__(
         self,
         *,
@@ -127,12 +189,15 @@ class ConnectResponse(_message.Message):
         load_model: Global___LoadModel | None = ...,
         unload_model: Global___UnloadModel | None = ...,
         settled: Global___AttemptSettled | None = ...,
+        keep_in_host_memory: Global___KeepInHostMemory | None = ...,
+        recycle_device: Global___RecycleDevice | None = ...,
+        probe_device: Global___ProbeDevice | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "load_model", b"load_model", "message", b"message", "run", b"run", "settled", b"settled", "unload_model", b"unload_model", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "keep_in_host_memory", b"keep_in_host_memory", "load_model", b"load_model", "message", b"message", "probe_device", b"probe_device", "recycle_device", b"recycle_device", "run", b"run", "settled", b"settled", "unload_model", b"unload_model", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "load_model", b"load_model", "message", b"message", "run", b"run", "settled", b"settled", "unload_model", b"unload_model", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "keep_in_host_memory", b"keep_in_host_memory", "load_model", b"load_model", "message", b"message", "probe_device", b"probe_device", "recycle_device", b"recycle_device", "run", b"run", "settled", b"settled", "unload_model", b"unload_model", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "run", "cancel", "load_model", "unload_model", "settled"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "run", "cancel", "load_model", "unload_model", "settled", "keep_in_host_memory", "recycle_device", "probe_device"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -184,10 +249,14 @@ class Hello(_message.Message):
     DEVICES_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    HOST_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    HOST_MODELS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Its node."""
     epoch: _builtins.int
     """The highest epoch it has heard; commands of a lower one are refused."""
+    host_memory_bytes: _builtins.int
+    """Bytes of the node's host memory that weights may take; 0 for none."""
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceFacts]:
         """Its devices."""
@@ -196,6 +265,10 @@ class Hello(_message.Message):
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
         """Attempts that it is running, or whose outcome was not settled yet."""
 
+    @_builtins.property
+    def host_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models whose files are in host memory, as measured."""
+
     def __init__(
         self,
         *,
@@ -203,10 +276,12 @@ class Hello(_message.Message):
         devices: _abc.Iterable[Global___DeviceFacts] | None = ...,
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
         epoch: _builtins.int = ...,
+        host_memory_bytes: _builtins.int = ...,
+        host_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "devices", b"devices", "epoch", b"epoch", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "devices", b"devices", "epoch", b"epoch", "host_memory_bytes", b"host_memory_bytes", "host_models", b"host_models", "node", b"node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -255,18 +330,28 @@ class DeviceReport(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SAMPLES_FIELD_NUMBER: _builtins.int
+    HOST_MODELS_FIELD_NUMBER: _builtins.int
+    HOST_RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
+    host_resident_bytes: _builtins.int
+    """Bytes of host memory that the files held there take, as measured."""
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceSample]:
         """A sample of each device."""
+
+    @_builtins.property
+    def host_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models of those to keep whose files are all in host memory, as measured."""
 
     def __init__(
         self,
         *,
         samples: _abc.Iterable[Global___DeviceSample] | None = ...,
+        host_models: _abc.Iterable[_builtins.str] | None = ...,
+        host_resident_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["samples", b"samples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_models", b"host_models", "host_resident_bytes", b"host_resident_bytes", "samples", b"samples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -284,6 +369,16 @@ class DeviceSample(_message.Message):
     MEASURED_BYTES_FIELD_NUMBER: _builtins.int
     UTILISATION_PERCENT_FIELD_NUMBER: _builtins.int
     RESIDENT_MODELS_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_CELSIUS_FIELD_NUMBER: _builtins.int
+    POWER_WATTS_FIELD_NUMBER: _builtins.int
+    UNCORRECTED_ECC_ERRORS_FIELD_NUMBER: _builtins.int
+    XIDS_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    MIG_PROFILE_FIELD_NUMBER: _builtins.int
+    DRIVER_ANSWERED_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """The device."""
     healthy: _builtins.bool
@@ -294,9 +389,33 @@ class DeviceSample(_message.Message):
     """Bytes in use as the driver tells; 0 where there is none."""
     utilisation_percent: _builtins.int
     """Per cent of time busy, as the driver tells; 0 where there is none."""
+    trouble: Global___DeviceTrouble.ValueType
+    """What is wrong; reason has it in words."""
+    free_bytes: _builtins.int
+    """Bytes free as the driver tells; 0 where there is none."""
+    total_bytes: _builtins.int
+    """Bytes of memory that it has, as the driver tells; 0 where it does not."""
+    temperature_celsius: _builtins.int
+    """Degrees Celsius; 0 where the driver does not tell."""
+    power_watts: _builtins.float
+    """Watts drawn; 0 where the driver does not tell."""
+    uncorrected_ecc_errors: _builtins.int
+    """Memory errors that could not be corrected, since the driver was loaded."""
+    mig_profile: _builtins.str
+    """The MIG instance that the device is, such as 1g.10gb; empty for a whole GPU."""
+    driver_answered: _builtins.bool
+    """Whether the driver gave its figures in time; where it did not, they are the last it gave."""
     @_builtins.property
     def resident_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Models whose weights are on it, in truth."""
+
+    @_builtins.property
+    def xids(self) -> _containers.RepeatedCompositeFieldContainer[Global___XidEvent]:
+        """The driver's latest errors, the oldest first."""
+
+    @_builtins.property
+    def processes(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceProcess]:
+        """Who holds its memory, as the driver tells."""
 
     def __init__(
         self,
@@ -307,14 +426,76 @@ class DeviceSample(_message.Message):
         measured_bytes: _builtins.int = ...,
         utilisation_percent: _builtins.int = ...,
         resident_models: _abc.Iterable[_builtins.str] | None = ...,
+        trouble: Global___DeviceTrouble.ValueType = ...,
+        free_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+        temperature_celsius: _builtins.int = ...,
+        power_watts: _builtins.float = ...,
+        uncorrected_ecc_errors: _builtins.int = ...,
+        xids: _abc.Iterable[Global___XidEvent] | None = ...,
+        processes: _abc.Iterable[Global___DeviceProcess] | None = ...,
+        mig_profile: _builtins.str = ...,
+        driver_answered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "healthy", b"healthy", "measured_bytes", b"measured_bytes", "reason", b"reason", "resident_models", b"resident_models", "utilisation_percent", b"utilisation_percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "driver_answered", b"driver_answered", "free_bytes", b"free_bytes", "healthy", b"healthy", "measured_bytes", b"measured_bytes", "mig_profile", b"mig_profile", "power_watts", b"power_watts", "processes", b"processes", "reason", b"reason", "resident_models", b"resident_models", "temperature_celsius", b"temperature_celsius", "total_bytes", b"total_bytes", "trouble", b"trouble", "uncorrected_ecc_errors", b"uncorrected_ecc_errors", "utilisation_percent", b"utilisation_percent", "xids", b"xids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeviceSample: _TypeAlias = DeviceSample  # noqa: Y015
+
+@_typing.final
+class XidEvent(_message.Message):
+    """An error that the driver told of (NVIDIA's XID)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """Its number, such as 79: fallen off the bus."""
+    age_seconds: _builtins.float
+    """Seconds ago."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        age_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "code", b"code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___XidEvent: _TypeAlias = XidEvent  # noqa: Y015
+
+@_typing.final
+class DeviceProcess(_message.Message):
+    """A process that holds a device's memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """Its id on the node."""
+    bytes: _builtins.int
+    """Bytes that it holds; 0 where the driver does not tell."""
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "pid", b"pid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceProcess: _TypeAlias = DeviceProcess  # noqa: Y015
 
 @_typing.final
 class ModelChanged(_message.Message):
@@ -327,6 +508,9 @@ class ModelChanged(_message.Message):
     RESIDENT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
+    MEASURED_BYTES_FIELD_NUMBER: _builtins.int
+    FROM_HOST_MEMORY_FIELD_NUMBER: _builtins.int
+    TRITON_MODELS_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """The device."""
     model: _builtins.str
@@ -335,9 +519,19 @@ class ModelChanged(_message.Message):
     """Whether its weights are on the device now."""
     seconds: _builtins.float
     """Seconds that it took."""
+    measured_bytes: _builtins.int
+    """Bytes in use after it, less those before, as the driver tells: less than 0 after an unload; 0
+    where it is not known.
+    """
+    from_host_memory: _builtins.bool
+    """Whether all that was loaded was read from host memory."""
     @_builtins.property
     def failure(self) -> _status_pb2.Status:
         """Why the change failed; unset where it did not."""
+
+    @_builtins.property
+    def triton_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The Triton models that it loaded or unloaded: not those that another model shares."""
 
     def __init__(
         self,
@@ -347,14 +541,135 @@ class ModelChanged(_message.Message):
         resident: _builtins.bool = ...,
         failure: _status_pb2.Status | None = ...,
         seconds: _builtins.float = ...,
+        measured_bytes: _builtins.int = ...,
+        from_host_memory: _builtins.bool = ...,
+        triton_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "failure", b"failure", "model", b"model", "resident", b"resident", "seconds", b"seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "failure", b"failure", "from_host_memory", b"from_host_memory", "measured_bytes", b"measured_bytes", "model", b"model", "resident", b"resident", "seconds", b"seconds", "triton_models", b"triton_models"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelChanged: _TypeAlias = ModelChanged  # noqa: Y015
+
+@_typing.final
+class BatchMeasured(_message.Message):
+    """What a batch took while its composition stayed as it was. Of many, some are told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    PEAK_BYTES_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    STEP_SECONDS_FIELD_NUMBER: _builtins.int
+    RESIDENT_MODELS_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.str
+    """The device."""
+    model: _builtins.str
+    """The model."""
+    shape: _builtins.str
+    """The shape, such as 512x512."""
+    rows: _builtins.int
+    """Rows of each step."""
+    peak_bytes: _builtins.int
+    """The most bytes in use on the device during its steps, as the driver tells; 0 where it is not
+    known.
+    """
+    steps: _builtins.int
+    """Steps made."""
+    step_seconds: _builtins.float
+    """Seconds of one step, the median."""
+    @_builtins.property
+    def resident_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models whose weights were on the device all the while."""
+
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        shape: _builtins.str = ...,
+        rows: _builtins.int = ...,
+        peak_bytes: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        step_seconds: _builtins.float = ...,
+        resident_models: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "model", b"model", "peak_bytes", b"peak_bytes", "resident_models", b"resident_models", "rows", b"rows", "shape", b"shape", "step_seconds", b"step_seconds", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchMeasured: _TypeAlias = BatchMeasured  # noqa: Y015
+
+@_typing.final
+class DeviceRecycled(_message.Message):
+    """How starting a device's Triton anew went."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.str
+    """The device."""
+    seconds: _builtins.float
+    """Seconds that it took."""
+    @_builtins.property
+    def failure(self) -> _status_pb2.Status:
+        """Why it could not be; unset where its Triton is a new process that answers."""
+
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.str = ...,
+        failure: _status_pb2.Status | None = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "failure", b"failure", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceRecycled: _TypeAlias = DeviceRecycled  # noqa: Y015
+
+@_typing.final
+class DeviceProbed(_message.Message):
+    """What a probe found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.str
+    """The device."""
+    seconds: _builtins.float
+    """Seconds that it took."""
+    @_builtins.property
+    def failure(self) -> _status_pb2.Status:
+        """Why it does not work; unset where it does."""
+
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.str = ...,
+        failure: _status_pb2.Status | None = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "failure", b"failure", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceProbed: _TypeAlias = DeviceProbed  # noqa: Y015
 
 @_typing.final
 class AttemptProgress(_message.Message):
@@ -675,3 +990,95 @@ class AttemptSettled(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttemptSettled: _TypeAlias = AttemptSettled  # noqa: Y015
+
+@_typing.final
+class KeepInHostMemory(_message.Message):
+    """Hold these models' files in host memory, so that loading them reads no disk; let go of all others.
+    Each command has the whole set.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The leader's epoch."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The models, those that matter most first; what does not fit is left out."""
+
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "models", b"models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepInHostMemory: _TypeAlias = KeepInHostMemory  # noqa: Y015
+
+@_typing.final
+class RecycleDevice(_message.Message):
+    """End the process of a device's Triton and see it come back; whoever keeps it starts it again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.str
+    """The device."""
+    reason: _builtins.str
+    """Why, for the log."""
+    epoch: _builtins.int
+    """The leader's epoch."""
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "epoch", b"epoch", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecycleDevice: _TypeAlias = RecycleDevice  # noqa: Y015
+
+@_typing.final
+class ProbeDevice(_message.Message):
+    """Run the smallest generation that a model can make, one step of it, and throw it away."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.str
+    """The device."""
+    model: _builtins.str
+    """The model: loaded for the probe and unloaded after it, where it is not there. Empty: ask the
+    driver and Triton only.
+    """
+    epoch: _builtins.int
+    """The leader's epoch."""
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "epoch", b"epoch", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProbeDevice: _TypeAlias = ProbeDevice  # noqa: Y015
