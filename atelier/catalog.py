@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -112,9 +112,12 @@ class ModelCard:
     samplers: tuple[str, ...]
     default_sampler: str
     presets: Mapping[str, Preset]
-    resident_bytes: int
+    resident_bytes: int  # all of it: weights of every component, and what else stays
     load_seconds: float
     profiles: Mapping[str, Profile]  # by shape; never empty
+    # Triton model -> bytes of its weights. Cards that name the same Triton model share one copy of
+    # it on a device; a model that is left out here shares nothing.
+    weights: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> ModelCard:
@@ -168,6 +171,7 @@ def _card(data: dict[str, Any]) -> ModelCard:
         raise ValueError("model card: no measured profiles")
     if unknown := sorted(set(data["samplers"]) - set(SAMPLERS)):
         raise ValueError(f"model card: no such samplers: {', '.join(unknown)}")
+    components = Components(**data["components"])
     return ModelCard(
         name=data["name"],
         description=data["description"],
@@ -175,7 +179,7 @@ def _card(data: dict[str, Any]) -> ModelCard:
         family=data["family"],
         version=data["version"],
         engine=data["engine"],
-        components=Components(**data["components"]),
+        components=components,
         schedule=NoiseSchedule(**data["schedule"]),
         latents=LatentFormat(**data["latents"]),
         text=TextFormat(**data["text"]),
@@ -187,7 +191,18 @@ def _card(data: dict[str, Any]) -> ModelCard:
         resident_bytes=data["resident_bytes"],
         load_seconds=data["load_seconds"],
         profiles=profiles,
+        weights=_weights(data, components),
     )
+
+
+def _weights(data: dict[str, Any], components: Components) -> dict[str, int]:
+    """The [weights] table, which cards written before it was there lack."""
+    weights: dict[str, int] = data.get("weights", {})
+    if strange := sorted(set(weights) - set(components.triton_models)):
+        raise ValueError(f"model card: weights of no component: {', '.join(strange)}")
+    if sum(weights.values()) > data["resident_bytes"]:
+        raise ValueError("model card: the weights are more than resident_bytes")
+    return weights
 
 
 class Catalog:

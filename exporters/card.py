@@ -74,7 +74,7 @@ def render(
     offer: Offer,
     limits: Sequence[Limit],
     native_pixels: int,
-    resident_bytes: int,
+    weights: Mapping[str, int],
     costs: Sequence[Cost],
     figures: Sequence[Figure],
 ) -> str:
@@ -82,6 +82,7 @@ def render(
 
     Args:
         schedule: as noise_schedule gives it.
+        weights: bytes of each component's weights once loaded, by its Triton name.
         costs: of each component, in the order of spec.components, at native_pixels.
         figures: of parity.
     """
@@ -96,7 +97,7 @@ def render(
         "samplers": SAMPLERS,
         "default_sampler": SAMPLERS[0],
         "max_rows": spec.max_batch_size,
-        "resident_bytes": resident_bytes,
+        "resident_bytes": sum(weights.values()),
         "load_seconds": _rounded(sum(cost.load_seconds for cost in costs)),
         "components": {
             "text_encoder": spec.text_encoder.name,
@@ -104,6 +105,7 @@ def render(
             "vae_decoder": spec.vae_decoder.name,
             "tokenizer": spec.tokenizer_file,
         },
+        "weights": weights,
         "schedule": schedule,
         "latents": {"channels": spec.channels, "downscale": spec.downscale},
         "text": {"tokens": spec.tokens, "width": spec.width},

@@ -34,7 +34,7 @@ def export_model(folder: Path, name: str, repository: Path, *, say: Say) -> None
     schedule = card.noise_schedule(checkpoint.schedule)
     say(f"{folder}: {checkpoint.native_pixels} pixels, {spec.tokens} tokens of {spec.width}")
     with staging(repository, spec) as built:
-        resident_bytes = _trace(checkpoint, built, say)
+        weights = _trace(checkpoint, built, say)
         figures = _compare(checkpoint, built, say)
         costs = _measure(checkpoint, built, say)
         version = version_of(built, spec, schedule)
@@ -47,7 +47,7 @@ def export_model(folder: Path, name: str, repository: Path, *, say: Say) -> None
             offer=offer,
             limits=offer.limits(checkpoint.native_pixels, multiple),
             native_pixels=checkpoint.native_pixels,
-            resident_bytes=resident_bytes,
+            weights=weights,
             costs=costs,
             figures=figures,
         )
@@ -57,18 +57,18 @@ def export_model(folder: Path, name: str, repository: Path, *, say: Say) -> None
     say(f"{repository}: {name} is there, version {version[:12]}")
 
 
-def _trace(checkpoint: Checkpoint, built: Path, say: Say) -> int:
-    """Write the three ONNX files; returns the bytes of their weights when loaded."""
-    loaded_bytes = 0
+def _trace(checkpoint: Checkpoint, built: Path, say: Say) -> dict[str, int]:
+    """Write the three ONNX files; returns the bytes of their weights when loaded, by name."""
+    weights = {}
     for graph, component in zip(checkpoint.halved(), checkpoint.spec.components, strict=True):
         path = model_path(built, component)
-        loaded_bytes += export_onnx(
+        weights[component.name] = export_onnx(
             graph, component, path, latent_multiple=checkpoint.latent_multiple
         )
         size = sum(file.stat().st_size for file in path.parent.iterdir())
         say(f"  {component.name}: {size / 1e6:.2f} MB of ONNX")
     checkpoint.save_tokenizer((built / checkpoint.spec.tokenizer_file).parent)
-    return loaded_bytes
+    return weights
 
 
 def _compare(checkpoint: Checkpoint, built: Path, say: Say) -> list[Figure]:

@@ -44,11 +44,28 @@ def test_an_unmeasured_shape_counts_as_the_largest_measured() -> None:
         (CARD.replace('family = "sd"', ""), "family"),
         (CARD.replace("[limits.steps]", "[limits.stairs]"), "steps"),
         (CARD.replace("tokens = 32", "tokens = 32\nodd = 1"), "odd"),
+        (CARD + "[weights]\nother__denoiser = 1", "weights of no component: other__denoiser"),
+        (CARD + "[weights]\ntoy__denoiser = 101", "more than resident_bytes"),
     ],
 )
 def test_a_wrong_card_says_what_is_wrong(text: str, what: str) -> None:
     with pytest.raises(ValueError, match=what):
         ModelCard.parse(text)
+
+
+def test_cards_may_share_a_triton_model_and_old_cards_share_nothing() -> None:
+    shared = "[weights]\ntoy__vae_decoder = 30\ntoy__denoiser = 60"
+    one = ModelCard.parse(CARD + shared)
+    other = ModelCard.parse(
+        (CARD + shared).replace("toy__denoiser", "new__denoiser").replace('"toy"', '"new"')
+    )
+    common = set(one.components.triton_models) & set(other.components.triton_models)
+    assert common == {"toy__text_encoder", "toy__vae_decoder"}
+    assert {name: other.weights.get(name) for name in common} == {
+        "toy__text_encoder": None,
+        "toy__vae_decoder": 30,
+    }
+    assert ModelCard.parse(CARD).weights == {}
 
 
 def test_a_repository_without_cards_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]

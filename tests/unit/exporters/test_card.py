@@ -50,7 +50,11 @@ def text_of_card(version: str = "v") -> str:
         offer=offer,
         limits=offer.limits(64, 16),
         native_pixels=64,
-        resident_bytes=13_900_000,
+        weights={
+            "tiny_image__text_encoder": 300_000,
+            "tiny_image__denoiser": 10_900_000,
+            "tiny_image__vae_decoder": 2_700_000,
+        },
         costs=COSTS,
         figures=[Figure("tiny_image__denoiser.denoised", 0.99999999, 3.2e-6)],
     )
@@ -71,6 +75,8 @@ def test_readers_get_back_what_was_written():
     assert read.presets["draft"].values == {"steps": 8}
     assert card.spec_of(read) == SPEC
     assert read.max_rows == SPEC.max_batch_size
+    assert read.weights["tiny_image__denoiser"] == 10_900_000
+    assert read.resident_bytes == sum(read.weights.values()) == 13_900_000
 
 
 @pytest.mark.parametrize(
