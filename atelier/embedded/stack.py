@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import SystemRandom
 
@@ -34,6 +34,7 @@ class StackOptions:
     devices: int = 1
     device_bytes: int = DEVICE_BYTES
     gateway_port: int | None = None
+    repository: Path = field(default_factory=model_repository)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,6 @@ def build(state: StateDir, options: StackOptions, *, keep_ports: bool = False) -
     """
     book = PortBook(state.ports, SystemRandom(), (lambda _: True) if keep_ports else is_free)
     secrets = state.secrets()
-    repository = model_repository()
     threads = max(1, (os.cpu_count() or 1) // options.devices)
 
     postgres = Postgres(
@@ -73,7 +73,7 @@ def build(state: StateDir, options: StackOptions, *, keep_ports: bool = False) -
         Triton(
             index,
             state.root / "triton" / str(index),
-            repository,
+            options.repository,
             book.take(f"triton-{index}"),
             secrets["triton_admin_key"],
             threads,
