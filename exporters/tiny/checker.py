@@ -31,6 +31,19 @@ _NAMES = list(PALETTE)
 
 
 @dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure as it is seen: its centre in shares of the side, and its best template's error."""
+
+    shape: str
+    colour: str
+    background: str
+    size: str
+    x: float
+    y: float
+    misfit: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What a picture shows and how well: `misfit` is the RMS error of the best template, 0..1."""
 
@@ -46,6 +59,20 @@ def measure(pixels: Pixels) -> Scene | None:
 
 def read(pixels: Pixels) -> Reading | None:
     """As `measure`, with the misfit of the figure's outline.
+
+    Raises:
+        ValueError: the picture is not a square uint8 (H, H, 3).
+    """
+    figure = figure_in(pixels)
+    if figure is None:
+        return None
+    position = _nearest_position(figure.x, figure.y)
+    scene = Scene(figure.shape, figure.colour, figure.background, position, figure.size)
+    return Reading(scene, figure.misfit)
+
+
+def figure_in(pixels: Pixels) -> Figure | None:
+    """The figure wherever it is, or None if there is none on the background.
 
     Raises:
         ValueError: the picture is not a square uint8 (H, H, 3).
@@ -73,8 +100,7 @@ def read(pixels: Pixels) -> Reading | None:
         return None
     x, y = _box_centre(inside)
     shape, size, misfit = _best_template(cover, x, y, side)
-    scene = Scene(shape, _NAMES[figure], _NAMES[ground], _nearest_position(x, y), size)
-    return Reading(scene, misfit)
+    return Figure(shape, _NAMES[figure], _NAMES[ground], size, x, y, misfit)
 
 
 def _border(picture: Coverage) -> Coverage:

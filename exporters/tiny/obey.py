@@ -21,6 +21,7 @@ from rich.table import Table
 from exporters.tiny.checker import measure
 from exporters.tiny.checkpoint import load_pipeline
 from exporters.tiny.scenes import Pixels, Scene, all_scenes, is_held_out, prompt_of
+from exporters.tiny.video_scenes import Clip
 
 GOAL = 0.99
 ATTRIBUTES = {
@@ -36,16 +37,19 @@ SHEET_COLUMNS, SHEET_PICTURES = 8, 40
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One prompt, what it asks, and what was drawn: `found` is None if nothing was."""
+    """One prompt, what it asks, and what was drawn: `found` is None if nothing was.
+
+    `seen` is whether training saw the combination; `pixels` is a picture's or a clip's.
+    """
 
     prompt: str
-    asked: Scene
+    asked: Scene | Clip
     seen: bool
-    found: Scene | None
+    found: Scene | Clip | None
     pixels: Pixels
 
     def right(self, attribute: str) -> bool:
-        """Whether the picture has what the prompt asks of one attribute."""
+        """Whether one attribute is as the prompt asks."""
         return self.found is not None and (
             getattr(self.found, attribute) == getattr(self.asked, attribute)
         )
@@ -94,7 +98,7 @@ def run(
             yield Trial(prompt, scene, not is_held_out(scene), measure(pixels), pixels)
 
 
-def claims_of(trials: list[Trial]) -> list[Claim]:
+def claims_of(trials: list[Trial], attributes: dict[str, str], goal: float) -> list[Claim]:
     """Share of right answers for each attribute, over all, seen and never-seen combinations."""
     groups = {
         "": trials,
@@ -102,10 +106,10 @@ def claims_of(trials: list[Trial]) -> list[Claim]:
         ", combinations never trained": [t for t in trials if not t.seen],
     }
     claims = []
-    for attribute, name in ATTRIBUTES.items():
+    for attribute, name in attributes.items():
         for suffix, group in groups.items():
             value = float(np.mean([t.right(attribute) for t in group]))
-            claims.append(Claim(name + suffix, round(value, 4), "share", GOAL, value >= GOAL))
+            claims.append(Claim(name + suffix, round(value, 4), "share", goal, value >= goal))
     return claims
 
 
@@ -123,10 +127,10 @@ def contact_sheet(trials: list[Trial]) -> Image.Image:
     return sheet
 
 
-def table_of(trials: list[Trial]) -> Table:
+def table_of(trials: list[Trial], attributes: dict[str, str]) -> Table:
     """Right answers in hundredths, by attribute."""
     table = Table("attribute", "trained %", "never trained %", "all %")
-    rights = {name: [t.right(key) for t in trials] for key, name in ATTRIBUTES.items()}
+    rights = {name: [t.right(key) for t in trials] for key, name in attributes.items()}
     rights["all of them"] = [t.all_right for t in trials]
     seen = np.array([t.seen for t in trials])
     for name, right in rights.items():
@@ -153,7 +157,7 @@ def main() -> None:
     trials = list(run(pipeline, prompts, arguments.steps, arguments.guidance))
 
     console = Console()
-    console.print(table_of(trials))
+    console.print(table_of(trials, ATTRIBUTES))
     for trial in trials:
         if not trial.all_right:
             console.print(f"{trial.prompt!r} came out as {trial.found}")
@@ -164,7 +168,7 @@ def main() -> None:
         "steps": arguments.steps,
         "guidance": arguments.guidance,
         "seed": arguments.seed,
-        "claims": [asdict(claim) for claim in claims_of(trials)],
+        "claims": [asdict(claim) for claim in claims_of(trials, ATTRIBUTES, GOAL)],
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")

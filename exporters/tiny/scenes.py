@@ -104,9 +104,19 @@ def prompt_of(scene: Scene, rng: np.random.Generator | None = None) -> str:
     def choose(options: tuple[str, ...]) -> str:
         return options[0] if rng is None else options[int(rng.integers(len(options)))]
 
-    figure = _article(_join(choose(SIZE_WORDS[scene.size]), scene.colour, scene.shape))
-    where = choose(POSITION_PHRASES[scene.position])
-    ground = f"{_article(scene.background)} background"
+    figure = article(_join(choose(SIZE_WORDS[scene.size]), scene.colour, scene.shape))
+    return sentence(figure, choose(POSITION_PHRASES[scene.position]), scene.background, rng)
+
+
+def sentence(
+    figure: str,
+    where: str,
+    background: str,
+    rng: np.random.Generator | None = None,
+    medium: str = "picture",
+) -> str:
+    """Put a figure, its place or motion (may be "") and a background in some order of words."""
+    ground = f"{article(background)} background"
     order = 0 if rng is None else int(rng.integers(10))
     if order <= 4:
         return _join(figure, where, "on", ground)
@@ -115,10 +125,10 @@ def prompt_of(scene: Scene, rng: np.random.Generator | None = None) -> str:
     if order == 6:
         return _join(figure, where, "with", ground)
     if order == 7:
-        return _join("a picture of", figure, where, "over", ground)
+        return _join(f"a {medium} of", figure, where, "over", ground)
     if order == 8:
         return _join("on", f"{ground},", figure, where)
-    return _join(f"{_join(figure, where)},", scene.background, "background")
+    return _join(f"{_join(figure, where)},", background, "background")
 
 
 def scene_of(prompt: str) -> Scene:
@@ -190,7 +200,7 @@ def _signed_distance(shape: str, x: Coverage, y: Coverage) -> Coverage:
     return np.asarray(np.maximum(y - 0.9, (1.9 * ax - 1.08 * (y + 1)) / slope))
 
 
-def _article(words: str) -> str:
+def article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 

@@ -4,6 +4,8 @@ One chain of merges makes each word of the grammar a single token; anything else
 letters, so that no prompt is an error. Prompts are padded to 32 tokens with the end token.
 """
 
+from collections.abc import Iterable
+
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
@@ -12,11 +14,12 @@ from exporters.tiny.scenes import EXTRA_WORDS, PALETTE, POSITIONS, SHAPES, SIZES
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
+PICTURE_WORDS = frozenset((*PALETTE, *SHAPES, *POSITIONS, *SIZES, *EXTRA_WORDS))
 
 
-def build_tokenizer() -> CLIPTokenizer:
+def build_tokenizer(grammar: Iterable[str] = PICTURE_WORDS) -> CLIPTokenizer:
     """Vocabulary: every byte, every byte at a word's end, the chains of the words, two marks."""
-    words = sorted({*PALETTE, *SHAPES, *POSITIONS, *SIZES, *EXTRA_WORDS})
+    words = sorted(set(grammar))
     alphabet = sorted(ByteLevel.alphabet())
     vocabulary = [*alphabet, *(letter + WORD_END for letter in alphabet)]
     merges: list[tuple[str, str]] = []

@@ -13,7 +13,7 @@ import torch
 
 from exporters.tiny.checkpoint import read_record, save_index, save_random, write_record
 from exporters.tiny.progress import Report
-from exporters.tiny.train_text_encoder import train_text_encoder
+from exporters.tiny.train_text_encoder import picture_grammar, train_text_encoder
 from exporters.tiny.train_unet import train_unet
 from exporters.tiny.train_vae import train_vae
 
@@ -23,7 +23,7 @@ def train(out: Path, work: Path, report: Report, *, seed: int = 1) -> None:
     out.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
     stages: dict[str, Callable[[], dict[str, float]]] = {
-        "text_encoder": lambda: train_text_encoder(out, report, seed=seed),
+        "text_encoder": lambda: train_text_encoder(out, report, picture_grammar(), seed=seed),
         "vae": lambda: train_vae(out, report, seed=seed),
         "unet": lambda: train_unet(out, work, report, seed=seed),
     }
