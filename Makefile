@@ -11,7 +11,7 @@ export PROMPT STATE_DIR PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help run test verify stubs states lint format types train-tiny-image export-tiny-image obey \
-	bench-scheduler test-wheel lock clean
+	train-tiny-video obey-video bench-scheduler test-wheel lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 20
@@ -51,6 +51,12 @@ export-tiny-image: .venv/.dev ## checkpoints/tiny-image -> triton_repo
 
 obey: .venv/.dev ## measure how well tiny-image does what prompts say
 	@.venv/bin/python -m exporters.tiny.obey --checkpoint checkpoints/tiny-image
+
+train-tiny-video: .venv/.dev ## train checkpoints/tiny-video again (about half an hour)
+	@.venv/bin/python -m exporters.tiny.video_train --out checkpoints/tiny-video
+
+obey-video: .venv/.dev ## measure how well tiny-video does what prompts say
+	@.venv/bin/python -m exporters.tiny.video_obey --checkpoint checkpoints/tiny-video
 
 SCENARIOS ?=
 TRACE ?=
