@@ -1,0 +1,120 @@
+"""What was built once is not built again.
+
+An engine is found by everything that decides it: the graph with its weights, the library and its
+version, the devices built for, the profiles, the options. The folder may be deleted at any time.
+
+    ENGINES/KEY/model.plan, model.plan.json
+    ENGINES/timing/KEY.cache        TensorRT's own measurements of kernels, by version and GPU
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from exporters.tensorrt.graph import file_sha256
+from exporters.tensorrt.library import Library
+from exporters.tensorrt.options import Options
+from exporters.tensorrt.profiles import Profile
+from exporters.tensorrt.record import (
+    PLAN_FILE,
+    Engine,
+    EngineError,
+    from_json,
+    record_path,
+    to_json,
+)
+
+_BUILDER = 1  # to be raised when build.py builds otherwise than before from the same facts
+
+
+def engine_key(
+    graph_sha256: str, library: Library, profiles: Sequence[Profile], options: Options
+) -> str:
+    """What an engine is found by."""
+    facts = {
+        "builder": _BUILDER,
+        "graph": graph_sha256,
+        "library": [library.name, library.version, *sorted(library.devices)],
+        "profiles": [
+            {name: asdict(bounds) for name, bounds in profile.items()} for profile in profiles
+        ],
+        "options": asdict(options),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+class EngineCache:
+    """Engines in a folder, by their key. Safe to share between processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, key: str, plan: Path) -> Engine | None:
+        """Put the engine of this key to `plan`, with its record; None if there is none.
+
+        One that is not what its record says is thrown away.
+        """
+        kept = self._folder / key / PLAN_FILE
+        try:
+            engine = from_json(record_path(kept).read_text())
+            intact = file_sha256(kept) == engine.plan_sha256
+        except (OSError, EngineError):
+            intact = False
+        if not intact:
+            shutil.rmtree(kept.parent, ignore_errors=True)
+            return None
+        place(kept, engine, plan)
+        return engine
+
+    def put(self, key: str, plan: Path, engine: Engine) -> None:
+        """Keep a built engine."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".engine-", dir=self._folder) as name:
+            whole = Path(name) / "whole"
+            whole.mkdir()
+            place(plan, engine, whole / PLAN_FILE)
+            with contextlib.suppress(OSError):  # another process was first: its is as good
+                whole.rename(self._folder / key)
+
+    def timing_path(self, library: Library) -> Path:
+        """Where a library's timing cache for these devices lies."""
+        name = hashlib.sha256("\0".join((library.version, *library.devices)).encode()).hexdigest()
+        return self._folder / "timing" / f"{name[:16]}.cache"
+
+
+def place(source: Path, engine: Engine, plan: Path) -> None:
+    """Put a plan and its record in place; on one disk nothing is copied.
+
+    Between the two moves the old record does not fit the new plan, which read_back notices.
+    """
+    plan.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".plan-", dir=plan.parent) as name:
+        aside = Path(name) / plan.name
+        try:
+            os.link(source, aside)
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(source, aside)
+        aside.replace(plan)
+        record = record_path(aside)
+        record.write_text(to_json(engine))
+        record.replace(record_path(plan))
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file aside and move it in when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".plan-", dir=path.parent) as name:
+        aside = Path(name) / path.name
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
