@@ -67,6 +67,13 @@ class NotFoundError(AtelierError):
     reason = "NOT_FOUND"
 
 
+class FailedPreconditionError(AtelierError):
+    """Not as things stand; the message says what to change first."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "FAILED_PRECONDITION"
+
+
 class AlreadyExistsError(AtelierError):
     """The request_id was used for another request."""
 

@@ -7,45 +7,21 @@ whoever lost the attempt can change nothing.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from importlib.resources import files
-from typing import Any, LiteralString, cast
+from typing import Any
 
-import psycopg
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
-
-from atelier.errors import StorageRefusedError, UnavailableError
+from atelier.database import Database
 from atelier.generation import (
-    Event,
     Failure,
     Generation,
     Priority,
     Provenance,
     Result,
     State,
-    sources,
 )
 from atelier.spec import ImageSpec
-
-_CONNECTION = {
-    "connect_timeout": 3,
-    "tcp_user_timeout": 3_000,
-    "keepalives_idle": 2,
-    "keepalives_interval": 1,
-    "keepalives_count": 2,
-    "application_name": "atelier-scheduler",
-    # Time zone: a deadline late in the year 9999 would be read as one of the year 10000 elsewhere.
-    "options": "-c timezone=UTC -c statement_timeout=5000 -c lock_timeout=2000"
-    " -c idle_in_transaction_session_timeout=5000",
-}
-
-# SQLSTATE classes that pass: connection, read-only (a fail-over), serialization and deadlock,
-# resources, locks, operator intervention, system error.
-_PASSING = {"08", "25", "40", "53", "55", "57", "58"}
 
 
 class GenerationStore:
@@ -55,24 +31,14 @@ class GenerationStore:
     """
 
     def __init__(self, dsn: str, *, connections: int = 8) -> None:
-        self._pool = AsyncConnectionPool(
-            dsn,
-            min_size=1,
-            max_size=connections,
-            timeout=5.0,
-            max_waiting=1_000,
-            kwargs={**_CONNECTION, "autocommit": True, "row_factory": dict_row},
-            check=AsyncConnectionPool.check_connection,
-            open=False,
-        )
-        self.queries = _load_queries()
+        self.database = Database(dsn, connections=connections)
 
     async def __aenter__(self) -> GenerationStore:
-        await self._pool.open(wait=True, timeout=10.0)
+        await self.database.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._pool.close()
+        await self.database.close()
 
     async def insert(self, generations: Sequence[Generation]) -> list[Generation]:
         """Make generations durable in one commit; for each, the row that stands for it now.
@@ -128,11 +94,11 @@ class GenerationStore:
 
     async def standing(self) -> dict[str, int | None]:
         """Ids of all unfinished generations, with the lease_token of those that run."""
-        return {str(row["id"]): row["lease_token"] for row in await self._rows("standing")}
+        return {str(row["id"]): row["lease_token"] for row in await self.database.rows("standing")}
 
     async def requeued_for(self, generation_id: str, reasons: Sequence[str]) -> int:
         """How often it was queued again for one of these reasons."""
-        [row] = await self._rows("requeued_for", id=generation_id, reasons=list(reasons))
+        [row] = await self.database.rows("requeued_for", id=generation_id, reasons=list(reasons))
         return int(row["times"])
 
     async def claim(self, generation_id: str, device: str) -> Generation | None:
@@ -184,52 +150,12 @@ class GenerationStore:
 
     async def next_epoch(self, name: str = "scheduler") -> int:
         """A new leader's epoch, higher than all before."""
-        [row] = await self._rows("next_epoch", name=name)
+        [row] = await self.database.rows("next_epoch", name=name)
         epoch: int = row["epoch"]
         return epoch
 
     async def _run(self, query: str, **arguments: Any) -> list[Generation]:
-        return [_generation(row) for row in await self._rows(query, **arguments)]
-
-    async def _rows(self, query: str, **arguments: Any) -> list[Mapping[str, Any]]:
-        try:
-            async with self._pool.connection() as connection:
-                cursor = await connection.execute(self.queries[query], arguments)
-                return cast("list[Any]", await cursor.fetchall()) if cursor.description else []
-        except psycopg.Error as error:
-            if _passes(error):
-                raise UnavailableError(
-                    "the database is away; try again", retry_after_seconds=1.0
-                ) from error
-            raise StorageRefusedError("the database refuses these values") from error
-
-
-def _passes(error: psycopg.Error) -> bool:
-    """Whether the same statement may go through later. A broken connection has no SQLSTATE."""
-    if error.sqlstate:
-        return error.sqlstate[:2] in _PASSING
-    return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
-
-
-_GUARDED = {
-    "claim": Event.CLAIM,
-    "publish": Event.PUBLISH,
-    "requeue": Event.REQUEUE,
-    "fail": Event.FAIL,
-    "expire": Event.EXPIRE,
-    "request_cancel": Event.CANCEL,
-    "cancel_running": Event.CANCEL,
-}
-
-
-def _load_queries() -> dict[str, LiteralString]:
-    text = (files("atelier") / "sql" / "queries.sql").read_text()
-    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
-    queries = dict(zip(parts[::2], parts[1::2], strict=True))
-    for name, event in _GUARDED.items():
-        states = ", ".join(f"'{state}'" for state in sources(event))
-        queries[name] = queries[name].replace("{sources}", states)
-    return cast("dict[str, LiteralString]", queries)  # files and enums of ours, no caller's text
+        return [_generation(row) for row in await self.database.rows(query, **arguments)]
 
 
 def _row(generation: Generation) -> dict[str, Any]:

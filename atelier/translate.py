@@ -35,6 +35,11 @@ def priority_from(number: int) -> Priority | None:
     return Priority.NORMAL if number == 0 else _PRIORITIES_BACK.get(number)
 
 
+def priority_to(priority: Priority) -> pb.Priority.ValueType:
+    """The enum value of a class."""
+    return pb.Priority.ValueType(_PRIORITIES[priority])
+
+
 def time_to(moment: datetime | None) -> Timestamp | None:
     """A Timestamp, or None: protobuf takes None as unset."""
     if moment is None:
@@ -69,7 +74,7 @@ def generation_to(generation: Generation) -> pb.Generation:
         finish_time=time_to(generation.finish_time),
         labels=generation.labels,
         request_id=generation.request_id,
-        priority=pb.Priority.ValueType(_PRIORITIES[generation.priority]),
+        priority=priority_to(generation.priority),
         deadline=time_to(generation.deadline),
     )
     if generation.failure:

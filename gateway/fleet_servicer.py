@@ -1,7 +1,9 @@
-"""FleetService: what the scheduler sees, for operators."""
+"""FleetService: the scheduler's own, for callers outside. It checks and answers; this hands on."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TypeAlias
 
 import grpc
@@ -14,7 +16,7 @@ Context: TypeAlias = grpc.aio.ServicerContext
 
 
 class FleetServicer(pb_grpc.FleetServiceServicer):
-    """Asks the scheduler."""
+    """Every call within its caller's deadline; what is wrong with it, the scheduler says."""
 
     def __init__(self, scheduler: SchedulerClient) -> None:
         self._scheduler = scheduler
@@ -22,9 +24,47 @@ class FleetServicer(pb_grpc.FleetServiceServicer):
     async def ListDevices(
         self, request: pb.ListDevicesRequest, context: Context
     ) -> pb.ListDevicesResponse:
-        return pb.ListDevicesResponse(devices=(await self._scheduler.fleet(context)).devices)
+        return await self._scheduler.ask(self._scheduler.fleet.ListDevices, request, context)
 
     async def ListQueues(
         self, request: pb.ListQueuesRequest, context: Context
     ) -> pb.ListQueuesResponse:
-        return pb.ListQueuesResponse(queues=(await self._scheduler.fleet(context)).queues)
+        return await self._scheduler.ask(self._scheduler.fleet.ListQueues, request, context)
+
+    async def DrainDevice(
+        self, request: pb.DrainDeviceRequest, context: Context
+    ) -> pb.DrainDeviceResponse:
+        return await self._scheduler.ask(self._scheduler.fleet.DrainDevice, request, context)
+
+    async def UndrainDevice(
+        self, request: pb.UndrainDeviceRequest, context: Context
+    ) -> pb.UndrainDeviceResponse:
+        return await self._scheduler.ask(self._scheduler.fleet.UndrainDevice, request, context)
+
+    async def LoadModel(
+        self, request: pb.LoadModelRequest, context: Context
+    ) -> pb.LoadModelResponse:
+        return await self._scheduler.ask(self._scheduler.fleet.LoadModel, request, context)
+
+    async def UnloadModel(
+        self, request: pb.UnloadModelRequest, context: Context
+    ) -> pb.UnloadModelResponse:
+        return await self._scheduler.ask(self._scheduler.fleet.UnloadModel, request, context)
+
+    async def PinModel(self, request: pb.PinModelRequest, context: Context) -> pb.PinModelResponse:
+        return await self._scheduler.ask(self._scheduler.fleet.PinModel, request, context)
+
+    async def UnpinModel(
+        self, request: pb.UnpinModelRequest, context: Context
+    ) -> pb.UnpinModelResponse:
+        return await self._scheduler.ask(self._scheduler.fleet.UnpinModel, request, context)
+
+    async def GetTrace(self, request: pb.GetTraceRequest, context: Context) -> pb.GetTraceResponse:
+        return await self._scheduler.ask(self._scheduler.fleet.GetTrace, request, context)
+
+    async def WatchFleet(
+        self, request: pb.WatchFleetRequest, context: Context
+    ) -> AsyncIterator[pb.WatchFleetResponse]:
+        async with aclosing(self._scheduler.watch_fleet(request)) as answers:
+            async for answer in answers:
+                yield answer

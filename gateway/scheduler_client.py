@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any, TypeVar
 
 import grpc
 import structlog
+from google.protobuf.message import Message
 
 from atelier.errors import UnavailableError
 from atelier.rpc import channel
-from atelier.v1 import generation_pb2, scheduler_pb2_grpc
+from atelier.v1 import fleet_pb2, fleet_pb2_grpc, generation_pb2, scheduler_pb2_grpc
 from atelier.v1 import scheduler_pb2 as pb
 
 log = structlog.get_logger()
+
+Q = TypeVar("Q")
+A = TypeVar("A")
 
 # CANCELLED is a scheduler that stops; a cancel of our own raises asyncio.CancelledError instead.
 _TAKE_UP = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
@@ -27,6 +32,7 @@ class SchedulerClient:
     def __init__(self, address: str, call_timeout_seconds: float) -> None:
         self._channel = channel(address)
         self._stub = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
+        self.fleet = fleet_pb2_grpc.FleetServiceStub(self._channel)
         self._limit = call_timeout_seconds
 
     async def close(self) -> None:
@@ -75,10 +81,14 @@ class SchedulerClient:
         )
         return answer.generation
 
-    async def fleet(self, context: grpc.aio.ServicerContext) -> pb.ReadFleetResponse:
-        answer: pb.ReadFleetResponse = await self._stub.ReadFleet(
-            pb.ReadFleetRequest(), timeout=self._timeout(context), wait_for_ready=True
-        )
+    async def ask(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Q, A],
+        request: Q,
+        context: grpc.aio.ServicerContext,
+    ) -> A:
+        """A call of `fleet`, handed on as it came."""
+        answer: A = await method(request, timeout=self._timeout(context), wait_for_ready=True)
         return answer
 
     async def follow(
@@ -90,27 +100,46 @@ class SchedulerClient:
             UnavailableError: no scheduler, or none that answers, for as long as a call may take.
         """
         request = pb.FollowGenerationRequest(tenant=tenant, id=generation_id)
+        async with aclosing(self._stream(self._stub.FollowGeneration, request)) as answers:
+            async for answer in answers:
+                yield answer.generation
+
+    async def watch_fleet(
+        self, request: fleet_pb2.WatchFleetRequest
+    ) -> AsyncGenerator[fleet_pb2.WatchFleetResponse, None]:
+        """The fleet's course, taken up again, with another snapshot, where the scheduler restarts.
+
+        Raises:
+            UnavailableError: no scheduler, or none that answers, for as long as a call may take.
+        """
+        async with aclosing(self._stream(self.fleet.WatchFleet, request)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def _stream(
+        self, method: Callable[..., Any], request: Message
+    ) -> AsyncGenerator[Any, None]:
         tries = 0
         while True:
-            call = self._stub.FollowGeneration(request, wait_for_ready=True)
+            call = method(request, wait_for_ready=True)
             try:
                 answer = await self._first(call)
                 while answer is not grpc.aio.EOF:
                     tries = 0
-                    yield answer.generation
+                    yield answer
                     answer = await call.read()
                 return
             except grpc.aio.AioRpcError as error:
                 if error.code() not in _TAKE_UP or tries >= len(REOPEN_SECONDS):
                     raise
-                log.info("watch taken up again", generation_id=generation_id)
+                log.info("stream taken up again", request=type(request).__name__)
                 await asyncio.sleep(REOPEN_SECONDS[tries])
                 tries += 1
             finally:
                 call.cancel()
 
     async def _first(self, call: Any) -> Any:
-        """The first view comes at once, from whoever is there; later ones when there is news."""
+        """The first answer comes at once, from whoever is there; later ones when there is news."""
         try:
             async with asyncio.timeout(self._limit):
                 return await call.read()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 
 import grpc
 import structlog
@@ -14,10 +15,13 @@ from atelier.config import SchedulerSettings
 from atelier.generation import Failure, State
 from atelier.generation_store import GenerationStore
 from atelier.migrate import migrate
+from atelier.order_store import OrderStore
 from atelier.service import serving, stopped, tasks
 from atelier.v1 import (
     agent_pb2,
     agent_pb2_grpc,
+    fleet_pb2,
+    fleet_pb2_grpc,
     scheduler_pb2,
     scheduler_pb2_grpc,
 )
@@ -25,11 +29,16 @@ from scheduler.agent_servicer import AgentServicer
 from scheduler.background import Background
 from scheduler.dispatch import Dispatch
 from scheduler.fleet import Fleet
+from scheduler.fleet_servicer import FleetServicer
+from scheduler.fleet_view import FleetView
+from scheduler.fleet_watch import FleetWatch
 from scheduler.intake import Intake
 from scheduler.lines import Lines
 from scheduler.live import Live
 from scheduler.model import model_of
+from scheduler.orders import Orders
 from scheduler.outcomes import Outcomes
+from scheduler.recent import Recent
 from scheduler.reports import Reports
 from scheduler.sched import Sched
 from scheduler.scheduler_servicer import SchedulerServicer
@@ -60,7 +69,8 @@ async def run(settings: SchedulerSettings) -> None:
         outcomes = Outcomes(store, live, lines)
         fleet = Fleet(live, lines, outcomes, background, clock=clock)
         reports = Reports(live, lines, fleet, outcomes, background, clock=clock)
-        dispatch = Dispatch(store, live, lines, fleet, outcomes, clock=clock)
+        recent = Recent(_wall)
+        dispatch = Dispatch(store, live, lines, fleet, outcomes, recent, clock=clock)
         intake = Intake(store, live.accepted)
         sysmon = Sysmon(
             store,
@@ -71,6 +81,8 @@ async def run(settings: SchedulerSettings) -> None:
             grace_seconds=settings.agent_grace_seconds,
             clock=clock,
         )
+        orders = Orders(OrderStore(store.database), live, background)
+        await orders.take_up()
         await _take_up(store, live, catalog)
         failed = await stack.enter_async_context(
             tasks(intake=intake.run(), dispatch=dispatch.run(), sysmon=sysmon.run())
@@ -81,24 +93,33 @@ async def run(settings: SchedulerSettings) -> None:
             intake,
             dispatch,
             outcomes,
-            fleet,
             background,
             max_queued=settings.max_queued,
         )
+        view = FleetView(live, fleet, _wall)
+        watch = FleetWatch(view, recent, epoch=epoch, clock=clock)
+        operators = FleetServicer(live, view, watch, recent, orders, background)
         agents = AgentServicer(lines, fleet, reports, report_seconds=settings.report_seconds)
 
         def register(server: grpc.aio.Server) -> None:
             scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(generations, server)
+            fleet_pb2_grpc.add_FleetServiceServicer_to_server(operators, server)
             agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
 
         services = [
             scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"],
+            fleet_pb2.DESCRIPTOR.services_by_name["FleetService"],
             agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
         ]
         await stack.enter_async_context(serving(settings.scheduler_listen, services, register))
         stack.callback(lines.end_all)
+        stack.callback(watch.end_all)
         sysmon.serving()
         await stopped(failed)
+
+
+def _wall() -> datetime:
+    return datetime.now(UTC)
 
 
 async def _take_up(store: GenerationStore, live: Live, catalog: Catalog) -> None:

@@ -34,7 +34,8 @@ class Device:
     loaded_at: dict[str, float] = field(default_factory=dict)
     running: dict[str, Ticket] = field(default_factory=dict)  # the batch; all of one key
     loading: str = ""  # one loader
-    load_ends: float = 0.0
+    load_began: float = 0.0
+    load_ends: float = 0.0  # as expected
     unloading: str = ""
     quarantined: str = ""  # why it takes no new work
     drained: str = ""  # why an operator wants it to take no new work

@@ -20,6 +20,7 @@ from scheduler.fleet import Fleet
 from scheduler.lines import Lines
 from scheduler.live import Live
 from scheduler.outcomes import Outcomes, persist
+from scheduler.recent import Noted, Recent
 from scheduler.trace import check_integrity, decision_line, state_line
 
 log = structlog.get_logger()
@@ -38,6 +39,7 @@ class Dispatch:
         lines: Lines,
         fleet: Fleet,
         outcomes: Outcomes,
+        recent: Recent,
         *,
         clock: Callable[[], float],
     ) -> None:
@@ -46,6 +48,7 @@ class Dispatch:
         self._lines = lines
         self._fleet = fleet
         self._outcomes = outcomes
+        self._recent = recent
         self._clock = clock
         self._broken = ""
         self._next_tick = 0.0
@@ -57,7 +60,8 @@ class Dispatch:
             while True:
                 wake.clear()
                 for decision in self._decide():
-                    log.info("decided", decision=decision_line(decision))
+                    self._recent.note(decision)
+                    log.info("decided", decision=decision_line(decision), why=decision.reason)
                     if isinstance(decision, Bind):
                         self._live.claiming.add(decision.ticket.id)
                     tasks.create_task(self._carry_out(decision))
@@ -69,14 +73,14 @@ class Dispatch:
                 except TimeoutError:
                     pass
 
-    def _decide(self) -> list[Decision]:
+    def _decide(self) -> list[Noted]:
         """What the core decides. Where its books are broken, that is told, and the rest goes on.
 
         An assertion of the core is a fault of ours. It must be loud, and cost no more than the
         devices that it names: all others, and all that is queued, are as good as before.
         """
         sched, now = self._live.sched, self._clock()
-        decisions: list[Decision] = []
+        decisions: list[Noted] = []
         try:
             if now >= self._next_tick:
                 self._next_tick = now + TICK_SECONDS

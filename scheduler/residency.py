@@ -510,6 +510,6 @@ class Residency:
         for victim in victims:
             self.unloaded(device, victim)
         device.loading = model
-        device.load_ends = now + self.load_seconds(model)
+        device.load_began, device.load_ends = now, now + self.load_seconds(model)
         self.loading[model].append(device)
         self._sched.out.append(Load(model, device.id, tuple(victims), reason))

@@ -63,8 +63,8 @@ class Sched:
         self.residency = Residency(self)
         self.gangs = Gangs(self)
         self.out: list[Decision] = []
-        self._pinned: dict[str, set[str]] = {}  # by device, also one that is away
-        self._drained: dict[str, str] = {}
+        self.pinned: dict[str, set[str]] = {}  # by device, also one that is away
+        self.drained: dict[str, str] = {}
         self._turn = 0
         self._speed = 0.0  # of the whole fleet
         self._has_gangs = any(model.gang > 1 for model in models.values())
@@ -150,8 +150,8 @@ class Sched:
         self._turn += 1
         usable = capacity * (1 - RESERVE)
         device = Device(device_id, node, usable, capacity, speed, index=self._turn)
-        device.pinned = self._pinned.setdefault(device_id, set())
-        device.drained = self._drained.get(device_id, "")
+        device.pinned = self.pinned.setdefault(device_id, set())
+        device.drained = self.drained.get(device_id, "")
         self.devices[device_id] = device
         self._speed += speed
         if device.usable:
@@ -186,28 +186,35 @@ class Sched:
 
     def drain(self, device_id: str, reason: str) -> list[Decision]:
         """Let a device finish what it runs, and give it no new work."""
-        self._drained[device_id] = reason
+        self.drained[device_id] = reason
         if device := self.devices.get(device_id):
             self._out_of_use(device, drained=reason)
         return self._take()
 
     def undrain(self, device_id: str) -> list[Decision]:
         """Give it work again."""
-        self._drained.pop(device_id, None)
+        self.drained.pop(device_id, None)
         if device := self.devices.get(device_id):
             self._out_of_use(device, drained="")
         return self._take()
 
     def pin(self, model: str, device_id: str, now: float) -> list[Decision]:
-        """Keep a model on a device, and load it there where it is not. Raises OrderRefusedError."""
-        self.residency.check_pin(model, self.devices[device_id])
-        self._pinned.setdefault(device_id, set()).add(model)
-        self.residency.restore_pins(self.devices[device_id], now)
+        """Keep a model on a device, and load it there where it is not, now or when it comes back.
+
+        Raises:
+            OrderRefusedError: the device has no room for it beside what is pinned there.
+        """
+        device = self.devices.get(device_id)
+        if device is not None:
+            self.residency.check_pin(model, device)
+        self.pinned.setdefault(device_id, set()).add(model)
+        if device is not None:
+            self.residency.restore_pins(device, now)
         return self._take()
 
     def unpin(self, model: str, device_id: str) -> None:
         """Let its worth decide again."""
-        self._pinned.get(device_id, set()).discard(model)
+        self.pinned.get(device_id, set()).discard(model)
 
     def order_load(self, model: str, device_id: str, now: float) -> list[Decision]:
         """Load a model, on the device that is best for it where none is named.

@@ -16,11 +16,10 @@ from atelier.v1 import scheduler_pb2 as pb
 from atelier.v1 import scheduler_pb2_grpc as pb_grpc
 from scheduler.background import Background
 from scheduler.dispatch import Dispatch
-from scheduler.fleet import Fleet
 from scheduler.intake import Intake
 from scheduler.live import Live
 from scheduler.outcomes import Outcomes
-from scheduler.present import device_to, queue_to, view_to
+from scheduler.present import view_to
 from scheduler.watchers import View
 
 Context: TypeAlias = grpc.aio.ServicerContext
@@ -36,7 +35,6 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         intake: Intake,
         dispatch: Dispatch,
         outcomes: Outcomes,
-        fleet: Fleet,
         background: Background,
         *,
         max_queued: int,
@@ -46,7 +44,6 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         self._intake = intake
         self._dispatch = dispatch
         self._outcomes = outcomes
-        self._fleet = fleet
         self._background = background
         self._max_queued = max_queued
 
@@ -111,21 +108,6 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
                 view = self._live.watchers.view(request.id) or view
         finally:
             self._live.watchers.unsubscribe(request.id, changed)
-
-    async def ReadFleet(
-        self, request: pb.ReadFleetRequest, context: Context
-    ) -> pb.ReadFleetResponse:
-        sched = self._live.sched
-        return pb.ReadFleetResponse(
-            devices=[
-                device_to(device, sched, self._fleet)
-                for device in sorted(sched.devices.values(), key=lambda d: d.id)
-            ],
-            queues=[
-                queue_to(queue, self._live.now())
-                for queue in sorted(sched.queues, key=len, reverse=True)
-            ],
-        )
 
     async def _stop(self, tenant: str, generation_id: str) -> Generation:
         row = await self._store.request_cancel(tenant, generation_id)

@@ -100,7 +100,7 @@ def _print_fleet(gateway: str, console: Console) -> None:
             mebibytes(device.reserved_bytes),
             mebibytes(device.capacity_bytes),
             ", ".join([*device.resident_models, *loading]) or "-",
-            str(len(device.running_generations)),
+            str(len(device.running)),
             device.hardware,
         )
     console.print()

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import atelier
 from atelier.embedded.part import Command, NotReadyError, Part
-from atelier.v1 import fleet_pb2, scheduler_pb2, scheduler_pb2_grpc
+from atelier.v1 import fleet_pb2, fleet_pb2_grpc
 
 PROBE_SECONDS = 2.0
 
@@ -49,6 +49,14 @@ class Room(Part):
             raise NotReadyError(f"the {self.name} at {self.address} says {state}")
 
 
+# What an operator drained is as it should be: it waits for him.
+USABLE = (
+    fleet_pb2.DEVICE_STATE_READY,
+    fleet_pb2.DEVICE_STATE_DRAINING,
+    fleet_pb2.DEVICE_STATE_DRAINED,
+)
+
+
 @dataclass
 class Agent(Room):
     """The agent listens to nobody: it is ready when the scheduler can use its devices."""
@@ -58,9 +66,9 @@ class Agent(Room):
 
     def probe(self) -> None:
         with grpc.insecure_channel(self.scheduler) as channel:
-            fleet = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+            fleet = fleet_pb2_grpc.FleetServiceStub(channel)
             try:
-                answer = fleet.ReadFleet(scheduler_pb2.ReadFleetRequest(), timeout=PROBE_SECONDS)
+                answer = fleet.ListDevices(fleet_pb2.ListDevicesRequest(), timeout=PROBE_SECONDS)
             except grpc.RpcError as error:
                 raise NotReadyError(f"the scheduler does not answer: {error.details()}") from error
         known = {device.id: device for device in answer.devices}
@@ -68,6 +76,6 @@ class Agent(Room):
             if name not in known:
                 raise NotReadyError(f"the scheduler does not know device {name}")
             device = known[name]
-            if device.state != fleet_pb2.DEVICE_STATE_READY:
+            if device.state not in USABLE:
                 state = fleet_pb2.DeviceState.Name(device.state)
                 raise NotReadyError(f"device {name} is {state}: {device.reason or 'no reason'}")

@@ -159,3 +159,24 @@ SELECT * FROM moved
 INSERT INTO leader AS l (name, epoch) VALUES (%(name)s, 1)
 ON CONFLICT (name) DO UPDATE SET epoch = l.epoch + 1
 RETURNING epoch
+
+-- name: standing_orders
+-- Drains have no model.
+SELECT device_id, NULL AS model, reason FROM drained_devices
+UNION ALL
+SELECT device_id, model, NULL FROM pinned_models
+
+-- name: drain
+INSERT INTO drained_devices (device_id, reason) VALUES (%(device_id)s, %(reason)s)
+ON CONFLICT (device_id) DO UPDATE SET reason = excluded.reason
+
+-- name: undrain
+DELETE FROM drained_devices WHERE device_id = %(device_id)s
+
+-- name: pin
+INSERT INTO pinned_models (device_id, model) VALUES (%(device_id)s, %(model)s)
+ON CONFLICT DO NOTHING
+
+-- name: unpin
+DELETE FROM pinned_models WHERE device_id = %(device_id)s AND model = %(model)s
+RETURNING model

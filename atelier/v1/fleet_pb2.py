@@ -22,29 +22,79 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from atelier.v1 import generation_pb2 as atelier_dot_v1_dot_generation__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61telier/v1/fleet.proto\x12\natelier.v1\"\x9e\x02\n\x06\x44\x65vice\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x10\n\x08hardware\x18\x03 \x01(\t\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.atelier.v1.DeviceState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x06 \x01(\x03\x12\x16\n\x0ereserved_bytes\x18\x07 \x01(\x03\x12\x16\n\x0emeasured_bytes\x18\x08 \x01(\x03\x12\x1b\n\x13utilisation_percent\x18\t \x01(\x05\x12\x17\n\x0fresident_models\x18\n \x03(\t\x12\x15\n\rloading_model\x18\x0b \x01(\t\x12\x1b\n\x13running_generations\x18\x0c \x03(\t\"Q\n\x05Queue\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x01(\t\x12\r\n\x05\x64\x65pth\x18\x03 \x01(\x05\x12\x1b\n\x13oldest_wait_seconds\x18\x04 \x01(\x01\"\x14\n\x12ListDevicesRequest\":\n\x13ListDevicesResponse\x12#\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x12.atelier.v1.Device\"\x13\n\x11ListQueuesRequest\"7\n\x12ListQueuesResponse\x12!\n\x06queues\x18\x01 \x03(\x0b\x32\x11.atelier.v1.Queue*x\n\x0b\x44\x65viceState\x12\x1c\n\x18\x44\x45VICE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x45VICE_STATE_READY\x10\x01\x12\x1c\n\x18\x44\x45VICE_STATE_QUARANTINED\x10\x02\x12\x15\n\x11\x44\x45VICE_STATE_LOST\x10\x03\x32\xab\x01\n\x0c\x46leetService\x12N\n\x0bListDevices\x12\x1e.atelier.v1.ListDevicesRequest\x1a\x1f.atelier.v1.ListDevicesResponse\x12K\n\nListQueues\x12\x1d.atelier.v1.ListQueuesRequest\x1a\x1e.atelier.v1.ListQueuesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61telier/v1/fleet.proto\x12\natelier.v1\x1a\x1b\x61telier/v1/generation.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x05\n\x06\x44\x65vice\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x10\n\x08hardware\x18\x03 \x01(\t\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.atelier.v1.DeviceState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x06 \x01(\x03\x12\x16\n\x0ereserved_bytes\x18\x07 \x01(\x03\x12\x16\n\x0emeasured_bytes\x18\x08 \x01(\x03\x12\x1b\n\x13utilisation_percent\x18\t \x01(\x05\x12\x17\n\x0fresident_models\x18\n \x03(\t\x12\x15\n\rloading_model\x18\x0b \x01(\t\x12.\n\x07running\x18\r \x03(\x0b\x32\x1d.atelier.v1.RunningGeneration\x12\x15\n\rpinned_models\x18\x0e \x03(\t\x12\x14\n\x0c\x64rain_reason\x18\x0f \x01(\t\x12\x12\n\nfree_bytes\x18\x10 \x01(\x03\x12\x33\n\x0fload_start_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x15load_expected_seconds\x18\x12 \x01(\x01\x12\x17\n\x0funloading_model\x18\x13 \x01(\t\x12\x1b\n\x13waiting_generations\x18\x14 \x01(\x05\x12\x1b\n\x13temperature_celsius\x18\x15 \x01(\x05\x12\x13\n\x0bpower_watts\x18\x16 \x01(\x01\x12\x1b\n\x13measured_free_bytes\x18\x17 \x01(\x03\x12\x1e\n\x16uncorrected_ecc_errors\x18\x18 \x01(\x03\x12\x0c\n\x04xids\x18\x19 \x03(\x05\x12\x13\n\x0bmig_profile\x18\x1a \x01(\t\x12\x1a\n\x12host_memory_models\x18\x1b \x03(\tJ\x04\x08\x0c\x10\rR\x13running_generations\"\xb8\x01\n\x11RunningGeneration\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x01(\t\x12\x0c\n\x04rows\x18\x04 \x01(\x05\x12 \n\x05phase\x18\x05 \x01(\x0e\x32\x11.atelier.v1.Phase\x12\x0c\n\x04step\x18\x06 \x01(\x05\x12\x13\n\x0btotal_steps\x18\x07 \x01(\x05\x12&\n\x08priority\x18\x08 \x01(\x0e\x32\x14.atelier.v1.Priority\"z\n\x05Queue\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x01(\t\x12\r\n\x05\x64\x65pth\x18\x03 \x01(\x05\x12\x1b\n\x13oldest_wait_seconds\x18\x04 \x01(\x01\x12\'\n\x07\x63lasses\x18\x05 \x03(\x0b\x32\x16.atelier.v1.QueueClass\"n\n\nQueueClass\x12&\n\x08priority\x18\x01 \x01(\x0e\x32\x14.atelier.v1.Priority\x12\r\n\x05\x64\x65pth\x18\x02 \x01(\x05\x12\x0c\n\x04late\x18\x03 \x01(\x05\x12\x1b\n\x13oldest_wait_seconds\x18\x04 \x01(\x01\"\xcf\x01\n\x08\x44\x65\x63ision\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x04kind\x18\x03 \x01(\x0e\x32\x18.atelier.v1.DecisionKind\x12\x15\n\rgeneration_id\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x11\n\tdevice_id\x18\x06 \x01(\t\x12\x16\n\x0e\x65victed_models\x18\x07 \x03(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\"\x14\n\x12ListDevicesRequest\":\n\x13ListDevicesResponse\x12#\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x12.atelier.v1.Device\"\x13\n\x11ListQueuesRequest\"7\n\x12ListQueuesResponse\x12!\n\x06queues\x18\x01 \x03(\x0b\x32\x11.atelier.v1.Queue\"7\n\x12\x44rainDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"9\n\x13\x44rainDeviceResponse\x12\"\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x12.atelier.v1.Device\")\n\x14UndrainDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\";\n\x15UndrainDeviceResponse\x12\"\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x12.atelier.v1.Device\"4\n\x10LoadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\"7\n\x11LoadModelResponse\x12\"\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x12.atelier.v1.Device\"6\n\x12UnloadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\"9\n\x13UnloadModelResponse\x12\"\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x12.atelier.v1.Device\"3\n\x0fPinModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\"6\n\x10PinModelResponse\x12\"\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x12.atelier.v1.Device\"5\n\x11UnpinModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\"8\n\x12UnpinModelResponse\x12\"\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x12.atelier.v1.Device\"_\n\x11WatchFleetRequest\x12\x1d\n\x10interval_seconds\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\x0epast_decisions\x18\x02 \x01(\x05\x42\x13\n\x11_interval_seconds\"\xcc\x01\n\x12WatchFleetResponse\x12-\n\x08snapshot\x18\x01 \x01(\x0b\x32\x19.atelier.v1.FleetSnapshotH\x00\x12/\n\tdecisions\x18\x02 \x01(\x0b\x32\x1a.atelier.v1.FleetDecisionsH\x00\x12)\n\x06\x63hange\x18\x03 \x01(\x0b\x32\x17.atelier.v1.FleetChangeH\x00\x12#\n\x03gap\x18\x04 \x01(\x0b\x32\x14.atelier.v1.FleetGapH\x00\x42\x06\n\x04news\"}\n\rFleetSnapshot\x12#\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x12.atelier.v1.Device\x12!\n\x06queues\x18\x02 \x03(\x0b\x32\x11.atelier.v1.Queue\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x15\n\rlast_sequence\x18\x04 \x01(\x03\"9\n\x0e\x46leetDecisions\x12\'\n\tdecisions\x18\x01 \x03(\x0b\x32\x14.atelier.v1.Decision\"n\n\x0b\x46leetChange\x12#\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x12.atelier.v1.Device\x12\x17\n\x0fgone_device_ids\x18\x02 \x03(\t\x12!\n\x06queues\x18\x03 \x03(\x0b\x32\x11.atelier.v1.Queue\"$\n\x08\x46leetGap\x12\x18\n\x10missed_decisions\x18\x01 \x01(\x03\" \n\x0fGetTraceRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\"O\n\x10GetTraceResponse\x12\'\n\tdecisions\x18\x01 \x03(\x0b\x32\x14.atelier.v1.Decision\x12\x12\n\nstate_line\x18\x02 \x01(\t*\xad\x01\n\x0b\x44\x65viceState\x12\x1c\n\x18\x44\x45VICE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x45VICE_STATE_READY\x10\x01\x12\x1c\n\x18\x44\x45VICE_STATE_QUARANTINED\x10\x02\x12\x15\n\x11\x44\x45VICE_STATE_LOST\x10\x03\x12\x19\n\x15\x44\x45VICE_STATE_DRAINING\x10\x04\x12\x18\n\x14\x44\x45VICE_STATE_DRAINED\x10\x05*\xab\x01\n\x0c\x44\x65\x63isionKind\x12\x1d\n\x19\x44\x45\x43ISION_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45\x43ISION_KIND_RUN\x10\x01\x12\x19\n\x15\x44\x45\x43ISION_KIND_PREEMPT\x10\x02\x12\x16\n\x12\x44\x45\x43ISION_KIND_LOAD\x10\x03\x12\x18\n\x14\x44\x45\x43ISION_KIND_UNLOAD\x10\x04\x12\x18\n\x14\x44\x45\x43ISION_KIND_REJECT\x10\x05\x32\x95\x06\n\x0c\x46leetService\x12N\n\x0bListDevices\x12\x1e.atelier.v1.ListDevicesRequest\x1a\x1f.atelier.v1.ListDevicesResponse\x12K\n\nListQueues\x12\x1d.atelier.v1.ListQueuesRequest\x1a\x1e.atelier.v1.ListQueuesResponse\x12N\n\x0b\x44rainDevice\x12\x1e.atelier.v1.DrainDeviceRequest\x1a\x1f.atelier.v1.DrainDeviceResponse\x12T\n\rUndrainDevice\x12 .atelier.v1.UndrainDeviceRequest\x1a!.atelier.v1.UndrainDeviceResponse\x12H\n\tLoadModel\x12\x1c.atelier.v1.LoadModelRequest\x1a\x1d.atelier.v1.LoadModelResponse\x12N\n\x0bUnloadModel\x12\x1e.atelier.v1.UnloadModelRequest\x1a\x1f.atelier.v1.UnloadModelResponse\x12\x45\n\x08PinModel\x12\x1b.atelier.v1.PinModelRequest\x1a\x1c.atelier.v1.PinModelResponse\x12K\n\nUnpinModel\x12\x1d.atelier.v1.UnpinModelRequest\x1a\x1e.atelier.v1.UnpinModelResponse\x12M\n\nWatchFleet\x12\x1d.atelier.v1.WatchFleetRequest\x1a\x1e.atelier.v1.WatchFleetResponse0\x01\x12\x45\n\x08GetTrace\x12\x1b.atelier.v1.GetTraceRequest\x1a\x1c.atelier.v1.GetTraceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'atelier.v1.fleet_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEVICESTATE']._serialized_start=570
-  _globals['_DEVICESTATE']._serialized_end=690
-  _globals['_DEVICE']._serialized_start=39
-  _globals['_DEVICE']._serialized_end=325
-  _globals['_QUEUE']._serialized_start=327
-  _globals['_QUEUE']._serialized_end=408
-  _globals['_LISTDEVICESREQUEST']._serialized_start=410
-  _globals['_LISTDEVICESREQUEST']._serialized_end=430
-  _globals['_LISTDEVICESRESPONSE']._serialized_start=432
-  _globals['_LISTDEVICESRESPONSE']._serialized_end=490
-  _globals['_LISTQUEUESREQUEST']._serialized_start=492
-  _globals['_LISTQUEUESREQUEST']._serialized_end=511
-  _globals['_LISTQUEUESRESPONSE']._serialized_start=513
-  _globals['_LISTQUEUESRESPONSE']._serialized_end=568
-  _globals['_FLEETSERVICE']._serialized_start=693
-  _globals['_FLEETSERVICE']._serialized_end=864
+  _globals['_DEVICESTATE']._serialized_start=3029
+  _globals['_DEVICESTATE']._serialized_end=3202
+  _globals['_DECISIONKIND']._serialized_start=3205
+  _globals['_DECISIONKIND']._serialized_end=3376
+  _globals['_DEVICE']._serialized_start=101
+  _globals['_DEVICE']._serialized_end=810
+  _globals['_RUNNINGGENERATION']._serialized_start=813
+  _globals['_RUNNINGGENERATION']._serialized_end=997
+  _globals['_QUEUE']._serialized_start=999
+  _globals['_QUEUE']._serialized_end=1121
+  _globals['_QUEUECLASS']._serialized_start=1123
+  _globals['_QUEUECLASS']._serialized_end=1233
+  _globals['_DECISION']._serialized_start=1236
+  _globals['_DECISION']._serialized_end=1443
+  _globals['_LISTDEVICESREQUEST']._serialized_start=1445
+  _globals['_LISTDEVICESREQUEST']._serialized_end=1465
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=1467
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=1525
+  _globals['_LISTQUEUESREQUEST']._serialized_start=1527
+  _globals['_LISTQUEUESREQUEST']._serialized_end=1546
+  _globals['_LISTQUEUESRESPONSE']._serialized_start=1548
+  _globals['_LISTQUEUESRESPONSE']._serialized_end=1603
+  _globals['_DRAINDEVICEREQUEST']._serialized_start=1605
+  _globals['_DRAINDEVICEREQUEST']._serialized_end=1660
+  _globals['_DRAINDEVICERESPONSE']._serialized_start=1662
+  _globals['_DRAINDEVICERESPONSE']._serialized_end=1719
+  _globals['_UNDRAINDEVICEREQUEST']._serialized_start=1721
+  _globals['_UNDRAINDEVICEREQUEST']._serialized_end=1762
+  _globals['_UNDRAINDEVICERESPONSE']._serialized_start=1764
+  _globals['_UNDRAINDEVICERESPONSE']._serialized_end=1823
+  _globals['_LOADMODELREQUEST']._serialized_start=1825
+  _globals['_LOADMODELREQUEST']._serialized_end=1877
+  _globals['_LOADMODELRESPONSE']._serialized_start=1879
+  _globals['_LOADMODELRESPONSE']._serialized_end=1934
+  _globals['_UNLOADMODELREQUEST']._serialized_start=1936
+  _globals['_UNLOADMODELREQUEST']._serialized_end=1990
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=1992
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=2049
+  _globals['_PINMODELREQUEST']._serialized_start=2051
+  _globals['_PINMODELREQUEST']._serialized_end=2102
+  _globals['_PINMODELRESPONSE']._serialized_start=2104
+  _globals['_PINMODELRESPONSE']._serialized_end=2158
+  _globals['_UNPINMODELREQUEST']._serialized_start=2160
+  _globals['_UNPINMODELREQUEST']._serialized_end=2213
+  _globals['_UNPINMODELRESPONSE']._serialized_start=2215
+  _globals['_UNPINMODELRESPONSE']._serialized_end=2271
+  _globals['_WATCHFLEETREQUEST']._serialized_start=2273
+  _globals['_WATCHFLEETREQUEST']._serialized_end=2368
+  _globals['_WATCHFLEETRESPONSE']._serialized_start=2371
+  _globals['_WATCHFLEETRESPONSE']._serialized_end=2575
+  _globals['_FLEETSNAPSHOT']._serialized_start=2577
+  _globals['_FLEETSNAPSHOT']._serialized_end=2702
+  _globals['_FLEETDECISIONS']._serialized_start=2704
+  _globals['_FLEETDECISIONS']._serialized_end=2761
+  _globals['_FLEETCHANGE']._serialized_start=2763
+  _globals['_FLEETCHANGE']._serialized_end=2873
+  _globals['_FLEETGAP']._serialized_start=2875
+  _globals['_FLEETGAP']._serialized_end=2911
+  _globals['_GETTRACEREQUEST']._serialized_start=2913
+  _globals['_GETTRACEREQUEST']._serialized_end=2945
+  _globals['_GETTRACERESPONSE']._serialized_start=2947
+  _globals['_GETTRACERESPONSE']._serialized_end=3026
+  _globals['_FLEETSERVICE']._serialized_start=3379
+  _globals['_FLEETSERVICE']._serialized_end=4168
 # @@protoc_insertion_point(module_scope)

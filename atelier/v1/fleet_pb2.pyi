@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from atelier.v1 import generation_pb2 as _generation_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -33,6 +35,10 @@ class _DeviceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceSta
     """It takes no new work; reason says why."""
     DEVICE_STATE_LOST: _DeviceState.ValueType  # 3
     """Its agent is not connected."""
+    DEVICE_STATE_DRAINING: _DeviceState.ValueType  # 4
+    """An operator drains it, and it still runs something."""
+    DEVICE_STATE_DRAINED: _DeviceState.ValueType  # 5
+    """An operator drained it, and it runs nothing."""
 
 class DeviceState(_DeviceState, metaclass=_DeviceStateEnumTypeWrapper):
     """Whether a device can be given work."""
@@ -45,7 +51,47 @@ DEVICE_STATE_QUARANTINED: DeviceState.ValueType  # 2
 """It takes no new work; reason says why."""
 DEVICE_STATE_LOST: DeviceState.ValueType  # 3
 """Its agent is not connected."""
+DEVICE_STATE_DRAINING: DeviceState.ValueType  # 4
+"""An operator drains it, and it still runs something."""
+DEVICE_STATE_DRAINED: DeviceState.ValueType  # 5
+"""An operator drained it, and it runs nothing."""
 Global___DeviceState: _TypeAlias = DeviceState  # noqa: Y015
+
+class _DecisionKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DecisionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DecisionKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DECISION_KIND_UNSPECIFIED: _DecisionKind.ValueType  # 0
+    """Never sent."""
+    DECISION_KIND_RUN: _DecisionKind.ValueType  # 1
+    """A generation runs on a device from its next step on."""
+    DECISION_KIND_PREEMPT: _DecisionKind.ValueType  # 2
+    """A generation leaves its device, and waits again."""
+    DECISION_KIND_LOAD: _DecisionKind.ValueType  # 3
+    """A model is loaded, after others were unloaded."""
+    DECISION_KIND_UNLOAD: _DecisionKind.ValueType  # 4
+    """A model is unloaded."""
+    DECISION_KIND_REJECT: _DecisionKind.ValueType  # 5
+    """A generation is not run: it cannot be in time any more."""
+
+class DecisionKind(_DecisionKind, metaclass=_DecisionKindEnumTypeWrapper):
+    """What was decided."""
+
+DECISION_KIND_UNSPECIFIED: DecisionKind.ValueType  # 0
+"""Never sent."""
+DECISION_KIND_RUN: DecisionKind.ValueType  # 1
+"""A generation runs on a device from its next step on."""
+DECISION_KIND_PREEMPT: DecisionKind.ValueType  # 2
+"""A generation leaves its device, and waits again."""
+DECISION_KIND_LOAD: DecisionKind.ValueType  # 3
+"""A model is loaded, after others were unloaded."""
+DECISION_KIND_UNLOAD: DecisionKind.ValueType  # 4
+"""A model is unloaded."""
+DECISION_KIND_REJECT: DecisionKind.ValueType  # 5
+"""A generation is not run: it cannot be in time any more."""
+Global___DecisionKind: _TypeAlias = DecisionKind  # noqa: Y015
 
 @_typing.final
 class Device(_message.Message):
@@ -64,7 +110,21 @@ class Device(_message.Message):
     UTILISATION_PERCENT_FIELD_NUMBER: _builtins.int
     RESIDENT_MODELS_FIELD_NUMBER: _builtins.int
     LOADING_MODEL_FIELD_NUMBER: _builtins.int
-    RUNNING_GENERATIONS_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    PINNED_MODELS_FIELD_NUMBER: _builtins.int
+    DRAIN_REASON_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    LOAD_START_TIME_FIELD_NUMBER: _builtins.int
+    LOAD_EXPECTED_SECONDS_FIELD_NUMBER: _builtins.int
+    UNLOADING_MODEL_FIELD_NUMBER: _builtins.int
+    WAITING_GENERATIONS_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_CELSIUS_FIELD_NUMBER: _builtins.int
+    POWER_WATTS_FIELD_NUMBER: _builtins.int
+    MEASURED_FREE_BYTES_FIELD_NUMBER: _builtins.int
+    UNCORRECTED_ECC_ERRORS_FIELD_NUMBER: _builtins.int
+    XIDS_FIELD_NUMBER: _builtins.int
+    MIG_PROFILE_FIELD_NUMBER: _builtins.int
+    HOST_MEMORY_MODELS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id, unique in the fleet."""
     node: _builtins.str
@@ -76,22 +136,60 @@ class Device(_message.Message):
     reason: _builtins.str
     """Why it cannot, where it cannot."""
     capacity_bytes: _builtins.int
-    """Bytes of memory that may be used."""
+    """Bytes of memory that may be used, as its agent declares."""
     reserved_bytes: _builtins.int
-    """Bytes that residents and running generations hold."""
+    """Bytes that models and running generations hold, as the scheduler counts."""
     measured_bytes: _builtins.int
-    """Bytes measured in use by the driver; 0 where there is none."""
+    """Bytes in use as the driver tells; 0 where there is none."""
     utilisation_percent: _builtins.int
     """Per cent of time busy, as the driver tells; 0 where there is none."""
     loading_model: _builtins.str
     """Model being loaded; empty for none."""
+    drain_reason: _builtins.str
+    """Why an operator drained it; empty where nobody did. It stays drained whatever else its state is."""
+    free_bytes: _builtins.int
+    """Bytes that the scheduler may still give: what is declared, less what is reserved, less a margin."""
+    load_expected_seconds: _builtins.float
+    """Seconds that it is expected to take in all."""
+    unloading_model: _builtins.str
+    """Model being unloaded; empty for none."""
+    waiting_generations: _builtins.int
+    """Generations that wait in the queues that it takes from: those of the models that are on it. Other
+    devices that have these models take from them too.
+    """
+    temperature_celsius: _builtins.int
+    """Degrees Celsius, as the driver tells; 0 where it does not."""
+    power_watts: _builtins.float
+    """Watts drawn, as the driver tells; 0 where it does not."""
+    measured_free_bytes: _builtins.int
+    """Bytes free, as the driver tells; 0 where there is none."""
+    uncorrected_ecc_errors: _builtins.int
+    """Memory errors that could not be corrected, since the driver was loaded."""
+    mig_profile: _builtins.str
+    """The MIG instance that it is, such as 1g.10gb; empty for a whole GPU."""
     @_builtins.property
     def resident_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Models whose weights are on it."""
 
     @_builtins.property
-    def running_generations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the generations bound to it."""
+    def running(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunningGeneration]:
+        """The generations bound to it."""
+
+    @_builtins.property
+    def pinned_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models that an operator pinned to it, whether they are there yet or not."""
+
+    @_builtins.property
+    def load_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the load of loading_model began."""
+
+    @_builtins.property
+    def xids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of the driver's latest errors (NVIDIA's XIDs), the oldest first."""
+
+    @_builtins.property
+    def host_memory_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models whose files its node holds in host memory, from where they load faster."""
 
     def __init__(
         self,
@@ -107,15 +205,79 @@ class Device(_message.Message):
         utilisation_percent: _builtins.int = ...,
         resident_models: _abc.Iterable[_builtins.str] | None = ...,
         loading_model: _builtins.str = ...,
-        running_generations: _abc.Iterable[_builtins.str] | None = ...,
+        running: _abc.Iterable[Global___RunningGeneration] | None = ...,
+        pinned_models: _abc.Iterable[_builtins.str] | None = ...,
+        drain_reason: _builtins.str = ...,
+        free_bytes: _builtins.int = ...,
+        load_start_time: _timestamp_pb2.Timestamp | None = ...,
+        load_expected_seconds: _builtins.float = ...,
+        unloading_model: _builtins.str = ...,
+        waiting_generations: _builtins.int = ...,
+        temperature_celsius: _builtins.int = ...,
+        power_watts: _builtins.float = ...,
+        measured_free_bytes: _builtins.int = ...,
+        uncorrected_ecc_errors: _builtins.int = ...,
+        xids: _abc.Iterable[_builtins.int] | None = ...,
+        mig_profile: _builtins.str = ...,
+        host_memory_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load_start_time", b"load_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "hardware", b"hardware", "id", b"id", "loading_model", b"loading_model", "measured_bytes", b"measured_bytes", "node", b"node", "reason", b"reason", "reserved_bytes", b"reserved_bytes", "resident_models", b"resident_models", "running_generations", b"running_generations", "state", b"state", "utilisation_percent", b"utilisation_percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "drain_reason", b"drain_reason", "free_bytes", b"free_bytes", "hardware", b"hardware", "host_memory_models", b"host_memory_models", "id", b"id", "load_expected_seconds", b"load_expected_seconds", "load_start_time", b"load_start_time", "loading_model", b"loading_model", "measured_bytes", b"measured_bytes", "measured_free_bytes", b"measured_free_bytes", "mig_profile", b"mig_profile", "node", b"node", "pinned_models", b"pinned_models", "power_watts", b"power_watts", "reason", b"reason", "reserved_bytes", b"reserved_bytes", "resident_models", b"resident_models", "running", b"running", "state", b"state", "temperature_celsius", b"temperature_celsius", "uncorrected_ecc_errors", b"uncorrected_ecc_errors", "unloading_model", b"unloading_model", "utilisation_percent", b"utilisation_percent", "waiting_generations", b"waiting_generations", "xids", b"xids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Device: _TypeAlias = Device  # noqa: Y015
+
+@_typing.final
+class RunningGeneration(_message.Message):
+    """A generation that is bound to a device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    TOTAL_STEPS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its id."""
+    model: _builtins.str
+    """Its model."""
+    shape: _builtins.str
+    """Its shape, such as 512x512."""
+    rows: _builtins.int
+    """Rows of the batch that it takes."""
+    phase: _generation_pb2.Phase.ValueType
+    """What it is doing; PHASE_UNSPECIFIED until its agent told."""
+    step: _builtins.int
+    """Denoise steps done."""
+    total_steps: _builtins.int
+    """Denoise steps in all."""
+    priority: _generation_pb2.Priority.ValueType
+    """How urgent it is."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        shape: _builtins.str = ...,
+        rows: _builtins.int = ...,
+        phase: _generation_pb2.Phase.ValueType = ...,
+        step: _builtins.int = ...,
+        total_steps: _builtins.int = ...,
+        priority: _generation_pb2.Priority.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "model", b"model", "phase", b"phase", "priority", b"priority", "rows", b"rows", "shape", b"shape", "step", b"step", "total_steps", b"total_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunningGeneration: _TypeAlias = RunningGeneration  # noqa: Y015
 
 @_typing.final
 class Queue(_message.Message):
@@ -127,6 +289,7 @@ class Queue(_message.Message):
     SHAPE_FIELD_NUMBER: _builtins.int
     DEPTH_FIELD_NUMBER: _builtins.int
     OLDEST_WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model."""
     shape: _builtins.str
@@ -135,6 +298,10 @@ class Queue(_message.Message):
     """How many wait."""
     oldest_wait_seconds: _builtins.float
     """Seconds that the oldest has waited."""
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueClass]:
+        """The same by class, the most urgent first; classes of which none waits are left out."""
+
     def __init__(
         self,
         *,
@@ -142,14 +309,103 @@ class Queue(_message.Message):
         shape: _builtins.str = ...,
         depth: _builtins.int = ...,
         oldest_wait_seconds: _builtins.float = ...,
+        classes: _abc.Iterable[Global___QueueClass] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "model", b"model", "oldest_wait_seconds", b"oldest_wait_seconds", "shape", b"shape"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "depth", b"depth", "model", b"model", "oldest_wait_seconds", b"oldest_wait_seconds", "shape", b"shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Queue: _TypeAlias = Queue  # noqa: Y015
+
+@_typing.final
+class QueueClass(_message.Message):
+    """Generations of one class in a queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
+    OLDEST_WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    priority: _generation_pb2.Priority.ValueType
+    """The class that they were submitted as."""
+    depth: _builtins.int
+    """How many wait."""
+    late: _builtins.int
+    """How many of them can no longer meet their class's objective, and are served as a lower class."""
+    oldest_wait_seconds: _builtins.float
+    """Seconds that the oldest has waited."""
+    def __init__(
+        self,
+        *,
+        priority: _generation_pb2.Priority.ValueType = ...,
+        depth: _builtins.int = ...,
+        late: _builtins.int = ...,
+        oldest_wait_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "late", b"late", "oldest_wait_seconds", b"oldest_wait_seconds", "priority", b"priority"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueClass: _TypeAlias = QueueClass  # noqa: Y015
+
+@_typing.final
+class Decision(_message.Message):
+    """One decision of the scheduler."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    EVICTED_MODELS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Its number: counted up from 1 since the scheduler started."""
+    kind: Global___DecisionKind.ValueType
+    """What was decided."""
+    generation_id: _builtins.str
+    """The generation that it is about, if any."""
+    model: _builtins.str
+    """The model."""
+    device_id: _builtins.str
+    """The device, if any."""
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @_builtins.property
+    def evicted_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models that are unloaded first."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        kind: Global___DecisionKind.ValueType = ...,
+        generation_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        device_id: _builtins.str = ...,
+        evicted_models: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "evicted_models", b"evicted_models", "generation_id", b"generation_id", "kind", b"kind", "model", b"model", "reason", b"reason", "sequence", b"sequence", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
 @_typing.final
 class ListDevicesRequest(_message.Message):
@@ -177,7 +433,7 @@ class ListDevicesResponse(_message.Message):
     DEVICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Device]:
-        """The devices."""
+        """The devices; also those that are not connected, but drained or pinned to."""
 
     def __init__(
         self,
@@ -232,3 +488,541 @@ class ListQueuesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListQueuesResponse: _TypeAlias = ListQueuesResponse  # noqa: Y015
+
+@_typing.final
+class DrainDeviceRequest(_message.Message):
+    """Asks to drain a device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.str
+    """The device."""
+    reason: _builtins.str
+    """Why, for whoever asks later: at most 200 characters. Empty: the reason it has, or a general one."""
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainDeviceRequest: _TypeAlias = DrainDeviceRequest  # noqa: Y015
+
+@_typing.final
+class DrainDeviceResponse(_message.Message):
+    """The device after the order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def device(self) -> Global___Device:
+        """DEVICE_STATE_DRAINING until what it runs is done."""
+
+    def __init__(
+        self,
+        *,
+        device: Global___Device | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainDeviceResponse: _TypeAlias = DrainDeviceResponse  # noqa: Y015
+
+@_typing.final
+class UndrainDeviceRequest(_message.Message):
+    """Asks to end a drain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.str
+    """The device."""
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndrainDeviceRequest: _TypeAlias = UndrainDeviceRequest  # noqa: Y015
+
+@_typing.final
+class UndrainDeviceResponse(_message.Message):
+    """The device after the order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def device(self) -> Global___Device:
+        """As it stands."""
+
+    def __init__(
+        self,
+        *,
+        device: Global___Device | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndrainDeviceResponse: _TypeAlias = UndrainDeviceResponse  # noqa: Y015
+
+@_typing.final
+class LoadModelRequest(_message.Message):
+    """Asks to load a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model."""
+    device_id: _builtins.str
+    """Where; empty: where it displaces least."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        device_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadModelRequest: _TypeAlias = LoadModelRequest  # noqa: Y015
+
+@_typing.final
+class LoadModelResponse(_message.Message):
+    """The device that was chosen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def device(self) -> Global___Device:
+        """It is loading the model, or has it already."""
+
+    def __init__(
+        self,
+        *,
+        device: Global___Device | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadModelResponse: _TypeAlias = LoadModelResponse  # noqa: Y015
+
+@_typing.final
+class UnloadModelRequest(_message.Message):
+    """Asks to unload a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model."""
+    device_id: _builtins.str
+    """From where."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        device_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnloadModelRequest: _TypeAlias = UnloadModelRequest  # noqa: Y015
+
+@_typing.final
+class UnloadModelResponse(_message.Message):
+    """The device after the order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def device(self) -> Global___Device:
+        """It is unloading the model, or has it no more."""
+
+    def __init__(
+        self,
+        *,
+        device: Global___Device | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnloadModelResponse: _TypeAlias = UnloadModelResponse  # noqa: Y015
+
+@_typing.final
+class PinModelRequest(_message.Message):
+    """Asks to pin a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model."""
+    device_id: _builtins.str
+    """Where."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        device_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinModelRequest: _TypeAlias = PinModelRequest  # noqa: Y015
+
+@_typing.final
+class PinModelResponse(_message.Message):
+    """The device after the order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def device(self) -> Global___Device:
+        """It is loading the model, or has it already."""
+
+    def __init__(
+        self,
+        *,
+        device: Global___Device | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinModelResponse: _TypeAlias = PinModelResponse  # noqa: Y015
+
+@_typing.final
+class UnpinModelRequest(_message.Message):
+    """Asks to end a pin."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model."""
+    device_id: _builtins.str
+    """Where."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        device_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpinModelRequest: _TypeAlias = UnpinModelRequest  # noqa: Y015
+
+@_typing.final
+class UnpinModelResponse(_message.Message):
+    """The device after the order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def device(self) -> Global___Device:
+        """As it stands."""
+
+    def __init__(
+        self,
+        *,
+        device: Global___Device | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpinModelResponse: _TypeAlias = UnpinModelResponse  # noqa: Y015
+
+@_typing.final
+class WatchFleetRequest(_message.Message):
+    """Asks for the fleet's course."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    PAST_DECISIONS_FIELD_NUMBER: _builtins.int
+    interval_seconds: _builtins.float
+    """Seconds between two looks at the devices: 0.2 to 60; 1 where unset."""
+    past_decisions: _builtins.int
+    """How many earlier decisions to tell after the first snapshot: 0 to 1000."""
+    def __init__(
+        self,
+        *,
+        interval_seconds: _builtins.float | None = ...,
+        past_decisions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_seconds", b"_interval_seconds", "interval_seconds", b"interval_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_seconds", b"_interval_seconds", "interval_seconds", b"interval_seconds", "past_decisions", b"past_decisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__interval_seconds: _TypeAlias = _typing.Literal["interval_seconds"]  # noqa: Y015
+    _WhichOneofArgType__interval_seconds: _TypeAlias = _typing.Literal["_interval_seconds", b"_interval_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_seconds) -> _WhichOneofReturnType__interval_seconds | None: ...
+
+Global___WatchFleetRequest: _TypeAlias = WatchFleetRequest  # noqa: Y015
+
+@_typing.final
+class WatchFleetResponse(_message.Message):
+    """What there is to tell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshot(self) -> Global___FleetSnapshot:
+        """The whole fleet. First, and again after a restart of the scheduler."""
+
+    @_builtins.property
+    def decisions(self) -> Global___FleetDecisions:
+        """Decisions since those told before."""
+
+    @_builtins.property
+    def change(self) -> Global___FleetChange:
+        """What became of devices and queues since they were told."""
+
+    @_builtins.property
+    def gap(self) -> Global___FleetGap:
+        """Decisions that were made too fast for this reader, and are not told."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___FleetSnapshot | None = ...,
+        decisions: Global___FleetDecisions | None = ...,
+        change: Global___FleetChange | None = ...,
+        gap: Global___FleetGap | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "decisions", b"decisions", "gap", b"gap", "news", b"news", "snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "decisions", b"decisions", "gap", b"gap", "news", b"news", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_news: _TypeAlias = _typing.Literal["snapshot", "decisions", "change", "gap"]  # noqa: Y015
+    _WhichOneofArgType_news: _TypeAlias = _typing.Literal["news", b"news"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_news) -> _WhichOneofReturnType_news | None: ...
+
+Global___WatchFleetResponse: _TypeAlias = WatchFleetResponse  # noqa: Y015
+
+@_typing.final
+class FleetSnapshot(_message.Message):
+    """The whole fleet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICES_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The scheduler's: another than before where it was restarted."""
+    last_sequence: _builtins.int
+    """Number of the latest decision that was made before."""
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Device]:
+        """All devices, by id."""
+
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___Queue]:
+        """All queues that are not empty."""
+
+    def __init__(
+        self,
+        *,
+        devices: _abc.Iterable[Global___Device] | None = ...,
+        queues: _abc.Iterable[Global___Queue] | None = ...,
+        epoch: _builtins.int = ...,
+        last_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "epoch", b"epoch", "last_sequence", b"last_sequence", "queues", b"queues"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FleetSnapshot: _TypeAlias = FleetSnapshot  # noqa: Y015
+
+@_typing.final
+class FleetDecisions(_message.Message):
+    """Decisions in the order in which they were made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Decision]:
+        """The oldest first."""
+
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[Global___Decision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FleetDecisions: _TypeAlias = FleetDecisions  # noqa: Y015
+
+@_typing.final
+class FleetChange(_message.Message):
+    """What became of devices and queues."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICES_FIELD_NUMBER: _builtins.int
+    GONE_DEVICE_IDS_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Device]:
+        """The devices that changed, as they are now."""
+
+    @_builtins.property
+    def gone_device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of devices that are of the fleet no more."""
+
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___Queue]:
+        """All queues that are not empty."""
+
+    def __init__(
+        self,
+        *,
+        devices: _abc.Iterable[Global___Device] | None = ...,
+        gone_device_ids: _abc.Iterable[_builtins.str] | None = ...,
+        queues: _abc.Iterable[Global___Queue] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "gone_device_ids", b"gone_device_ids", "queues", b"queues"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FleetChange: _TypeAlias = FleetChange  # noqa: Y015
+
+@_typing.final
+class FleetGap(_message.Message):
+    """Decisions that a reader missed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSED_DECISIONS_FIELD_NUMBER: _builtins.int
+    missed_decisions: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        missed_decisions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missed_decisions", b"missed_decisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FleetGap: _TypeAlias = FleetGap  # noqa: Y015
+
+@_typing.final
+class GetTraceRequest(_message.Message):
+    """Asks for the latest decisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """At most so many: 1 to 1000; 0 is 100."""
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTraceRequest: _TypeAlias = GetTraceRequest  # noqa: Y015
+
+@_typing.final
+class GetTraceResponse(_message.Message):
+    """The latest decisions and the state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    STATE_LINE_FIELD_NUMBER: _builtins.int
+    state_line: _builtins.str
+    """Queues and devices on one line, as the scheduler's log has it: for people."""
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Decision]:
+        """The oldest first."""
+
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[Global___Decision] | None = ...,
+        state_line: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "state_line", b"state_line"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTraceResponse: _TypeAlias = GetTraceResponse  # noqa: Y015

@@ -26,7 +26,10 @@ if _version_not_supported:
 
 
 class FleetServiceStub:
-    """Shows operators what the fleet is doing.
+    """Shows operators what the fleet is doing, and takes their orders. Drains and pins are kept in the
+    database: they outlive restarts of the scheduler, of agents and of devices. The same order given
+    twice is one order. An unknown device or model is NOT_FOUND; an order that cannot be carried out as
+    things stand is FAILED_PRECONDITION, and the message says what to do about it.
     """
 
     def __init__(self, channel):
@@ -45,10 +48,53 @@ class FleetServiceStub:
                 request_serializer=atelier_dot_v1_dot_fleet__pb2.ListQueuesRequest.SerializeToString,
                 response_deserializer=atelier_dot_v1_dot_fleet__pb2.ListQueuesResponse.FromString,
                 _registered_method=True)
+        self.DrainDevice = channel.unary_unary(
+                '/atelier.v1.FleetService/DrainDevice',
+                request_serializer=atelier_dot_v1_dot_fleet__pb2.DrainDeviceRequest.SerializeToString,
+                response_deserializer=atelier_dot_v1_dot_fleet__pb2.DrainDeviceResponse.FromString,
+                _registered_method=True)
+        self.UndrainDevice = channel.unary_unary(
+                '/atelier.v1.FleetService/UndrainDevice',
+                request_serializer=atelier_dot_v1_dot_fleet__pb2.UndrainDeviceRequest.SerializeToString,
+                response_deserializer=atelier_dot_v1_dot_fleet__pb2.UndrainDeviceResponse.FromString,
+                _registered_method=True)
+        self.LoadModel = channel.unary_unary(
+                '/atelier.v1.FleetService/LoadModel',
+                request_serializer=atelier_dot_v1_dot_fleet__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=atelier_dot_v1_dot_fleet__pb2.LoadModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/atelier.v1.FleetService/UnloadModel',
+                request_serializer=atelier_dot_v1_dot_fleet__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=atelier_dot_v1_dot_fleet__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
+        self.PinModel = channel.unary_unary(
+                '/atelier.v1.FleetService/PinModel',
+                request_serializer=atelier_dot_v1_dot_fleet__pb2.PinModelRequest.SerializeToString,
+                response_deserializer=atelier_dot_v1_dot_fleet__pb2.PinModelResponse.FromString,
+                _registered_method=True)
+        self.UnpinModel = channel.unary_unary(
+                '/atelier.v1.FleetService/UnpinModel',
+                request_serializer=atelier_dot_v1_dot_fleet__pb2.UnpinModelRequest.SerializeToString,
+                response_deserializer=atelier_dot_v1_dot_fleet__pb2.UnpinModelResponse.FromString,
+                _registered_method=True)
+        self.WatchFleet = channel.unary_stream(
+                '/atelier.v1.FleetService/WatchFleet',
+                request_serializer=atelier_dot_v1_dot_fleet__pb2.WatchFleetRequest.SerializeToString,
+                response_deserializer=atelier_dot_v1_dot_fleet__pb2.WatchFleetResponse.FromString,
+                _registered_method=True)
+        self.GetTrace = channel.unary_unary(
+                '/atelier.v1.FleetService/GetTrace',
+                request_serializer=atelier_dot_v1_dot_fleet__pb2.GetTraceRequest.SerializeToString,
+                response_deserializer=atelier_dot_v1_dot_fleet__pb2.GetTraceResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
-    """Shows operators what the fleet is doing.
+    """Shows operators what the fleet is doing, and takes their orders. Drains and pins are kept in the
+    database: they outlive restarts of the scheduler, of agents and of devices. The same order given
+    twice is one order. An unknown device or model is NOT_FOUND; an order that cannot be carried out as
+    things stand is FAILED_PRECONDITION, and the message says what to do about it.
     """
 
     def ListDevices(self, request, context):
@@ -60,6 +106,65 @@ class FleetServiceServicer:
 
     def ListQueues(self, request, context):
         """Lists the queues of waiting generations. Retry: always safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainDevice(self, request, context):
+        """Gives a device no new work; what it runs, it runs to the end. Retry: always safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndrainDevice(self, request, context):
+        """Gives a drained device work again. Retry: always safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoadModel(self, request, context):
+        """Starts to load a model, and unloads idle ones where it needs their room; answers before it is
+        loaded. Retry: safe where a device is named, else it may be loaded twice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Unloads an idle model. The scheduler may load it again when it is asked for. Retry: always safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinModel(self, request, context):
+        """Keeps a model on a device: loads it where it is not there, and never unloads it. Retry: always safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpinModel(self, request, context):
+        """Leaves a pinned model to the scheduler again. It stays until its room is needed. Retry: always safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchFleet(self, request, context):
+        """Streams the fleet: a snapshot first, then each decision as it is made, and the devices that
+        changed. A reader that is too slow misses decisions, and is told how many. Never ends by itself:
+        where the scheduler is restarted, another snapshot follows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTrace(self, request, context):
+        """The latest decisions with their reasons, and the whole state on one line. Retry: always safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +183,46 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     request_deserializer=atelier_dot_v1_dot_fleet__pb2.ListQueuesRequest.FromString,
                     response_serializer=atelier_dot_v1_dot_fleet__pb2.ListQueuesResponse.SerializeToString,
             ),
+            'DrainDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainDevice,
+                    request_deserializer=atelier_dot_v1_dot_fleet__pb2.DrainDeviceRequest.FromString,
+                    response_serializer=atelier_dot_v1_dot_fleet__pb2.DrainDeviceResponse.SerializeToString,
+            ),
+            'UndrainDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndrainDevice,
+                    request_deserializer=atelier_dot_v1_dot_fleet__pb2.UndrainDeviceRequest.FromString,
+                    response_serializer=atelier_dot_v1_dot_fleet__pb2.UndrainDeviceResponse.SerializeToString,
+            ),
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=atelier_dot_v1_dot_fleet__pb2.LoadModelRequest.FromString,
+                    response_serializer=atelier_dot_v1_dot_fleet__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=atelier_dot_v1_dot_fleet__pb2.UnloadModelRequest.FromString,
+                    response_serializer=atelier_dot_v1_dot_fleet__pb2.UnloadModelResponse.SerializeToString,
+            ),
+            'PinModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinModel,
+                    request_deserializer=atelier_dot_v1_dot_fleet__pb2.PinModelRequest.FromString,
+                    response_serializer=atelier_dot_v1_dot_fleet__pb2.PinModelResponse.SerializeToString,
+            ),
+            'UnpinModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpinModel,
+                    request_deserializer=atelier_dot_v1_dot_fleet__pb2.UnpinModelRequest.FromString,
+                    response_serializer=atelier_dot_v1_dot_fleet__pb2.UnpinModelResponse.SerializeToString,
+            ),
+            'WatchFleet': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchFleet,
+                    request_deserializer=atelier_dot_v1_dot_fleet__pb2.WatchFleetRequest.FromString,
+                    response_serializer=atelier_dot_v1_dot_fleet__pb2.WatchFleetResponse.SerializeToString,
+            ),
+            'GetTrace': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrace,
+                    request_deserializer=atelier_dot_v1_dot_fleet__pb2.GetTraceRequest.FromString,
+                    response_serializer=atelier_dot_v1_dot_fleet__pb2.GetTraceResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'atelier.v1.FleetService', rpc_method_handlers)
@@ -87,7 +232,10 @@ def add_FleetServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FleetService:
-    """Shows operators what the fleet is doing.
+    """Shows operators what the fleet is doing, and takes their orders. Drains and pins are kept in the
+    database: they outlive restarts of the scheduler, of agents and of devices. The same order given
+    twice is one order. An unknown device or model is NOT_FOUND; an order that cannot be carried out as
+    things stand is FAILED_PRECONDITION, and the message says what to do about it.
     """
 
     @staticmethod
@@ -134,6 +282,222 @@ class FleetService:
             '/atelier.v1.FleetService/ListQueues',
             atelier_dot_v1_dot_fleet__pb2.ListQueuesRequest.SerializeToString,
             atelier_dot_v1_dot_fleet__pb2.ListQueuesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.FleetService/DrainDevice',
+            atelier_dot_v1_dot_fleet__pb2.DrainDeviceRequest.SerializeToString,
+            atelier_dot_v1_dot_fleet__pb2.DrainDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndrainDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.FleetService/UndrainDevice',
+            atelier_dot_v1_dot_fleet__pb2.UndrainDeviceRequest.SerializeToString,
+            atelier_dot_v1_dot_fleet__pb2.UndrainDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.FleetService/LoadModel',
+            atelier_dot_v1_dot_fleet__pb2.LoadModelRequest.SerializeToString,
+            atelier_dot_v1_dot_fleet__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.FleetService/UnloadModel',
+            atelier_dot_v1_dot_fleet__pb2.UnloadModelRequest.SerializeToString,
+            atelier_dot_v1_dot_fleet__pb2.UnloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.FleetService/PinModel',
+            atelier_dot_v1_dot_fleet__pb2.PinModelRequest.SerializeToString,
+            atelier_dot_v1_dot_fleet__pb2.PinModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpinModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.FleetService/UnpinModel',
+            atelier_dot_v1_dot_fleet__pb2.UnpinModelRequest.SerializeToString,
+            atelier_dot_v1_dot_fleet__pb2.UnpinModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchFleet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/atelier.v1.FleetService/WatchFleet',
+            atelier_dot_v1_dot_fleet__pb2.WatchFleetRequest.SerializeToString,
+            atelier_dot_v1_dot_fleet__pb2.WatchFleetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.FleetService/GetTrace',
+            atelier_dot_v1_dot_fleet__pb2.GetTraceRequest.SerializeToString,
+            atelier_dot_v1_dot_fleet__pb2.GetTraceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FleetServiceStub:
-    """Shows operators what the fleet is doing."""
+    """Shows operators what the fleet is doing, and takes their orders. Drains and pins are kept in the
+    database: they outlive restarts of the scheduler, of agents and of devices. The same order given
+    twice is one order. An unknown device or model is NOT_FOUND; an order that cannot be carried out as
+    things stand is FAILED_PRECONDITION, and the message says what to do about it.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,19 +41,69 @@ class FleetServiceStub:
     """Lists the devices as the scheduler sees them. Retry: always safe."""
     ListQueues: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListQueuesRequest, _fleet_pb2.ListQueuesResponse]
     """Lists the queues of waiting generations. Retry: always safe."""
+    DrainDevice: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.DrainDeviceRequest, _fleet_pb2.DrainDeviceResponse]
+    """Gives a device no new work; what it runs, it runs to the end. Retry: always safe."""
+    UndrainDevice: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.UndrainDeviceRequest, _fleet_pb2.UndrainDeviceResponse]
+    """Gives a drained device work again. Retry: always safe."""
+    LoadModel: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.LoadModelRequest, _fleet_pb2.LoadModelResponse]
+    """Starts to load a model, and unloads idle ones where it needs their room; answers before it is
+    loaded. Retry: safe where a device is named, else it may be loaded twice.
+    """
+    UnloadModel: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.UnloadModelRequest, _fleet_pb2.UnloadModelResponse]
+    """Unloads an idle model. The scheduler may load it again when it is asked for. Retry: always safe."""
+    PinModel: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.PinModelRequest, _fleet_pb2.PinModelResponse]
+    """Keeps a model on a device: loads it where it is not there, and never unloads it. Retry: always safe."""
+    UnpinModel: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.UnpinModelRequest, _fleet_pb2.UnpinModelResponse]
+    """Leaves a pinned model to the scheduler again. It stays until its room is needed. Retry: always safe."""
+    WatchFleet: _grpc.UnaryStreamMultiCallable[_fleet_pb2.WatchFleetRequest, _fleet_pb2.WatchFleetResponse]
+    """Streams the fleet: a snapshot first, then each decision as it is made, and the devices that
+    changed. A reader that is too slow misses decisions, and is told how many. Never ends by itself:
+    where the scheduler is restarted, another snapshot follows.
+    """
+    GetTrace: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetTraceRequest, _fleet_pb2.GetTraceResponse]
+    """The latest decisions with their reasons, and the whole state on one line. Retry: always safe."""
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
-    """Shows operators what the fleet is doing."""
+    """Shows operators what the fleet is doing, and takes their orders. Drains and pins are kept in the
+    database: they outlive restarts of the scheduler, of agents and of devices. The same order given
+    twice is one order. An unknown device or model is NOT_FOUND; an order that cannot be carried out as
+    things stand is FAILED_PRECONDITION, and the message says what to do about it.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDevices: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListDevicesRequest, _fleet_pb2.ListDevicesResponse]  # type: ignore[assignment]
     """Lists the devices as the scheduler sees them. Retry: always safe."""
     ListQueues: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListQueuesRequest, _fleet_pb2.ListQueuesResponse]  # type: ignore[assignment]
     """Lists the queues of waiting generations. Retry: always safe."""
+    DrainDevice: _aio.UnaryUnaryMultiCallable[_fleet_pb2.DrainDeviceRequest, _fleet_pb2.DrainDeviceResponse]  # type: ignore[assignment]
+    """Gives a device no new work; what it runs, it runs to the end. Retry: always safe."""
+    UndrainDevice: _aio.UnaryUnaryMultiCallable[_fleet_pb2.UndrainDeviceRequest, _fleet_pb2.UndrainDeviceResponse]  # type: ignore[assignment]
+    """Gives a drained device work again. Retry: always safe."""
+    LoadModel: _aio.UnaryUnaryMultiCallable[_fleet_pb2.LoadModelRequest, _fleet_pb2.LoadModelResponse]  # type: ignore[assignment]
+    """Starts to load a model, and unloads idle ones where it needs their room; answers before it is
+    loaded. Retry: safe where a device is named, else it may be loaded twice.
+    """
+    UnloadModel: _aio.UnaryUnaryMultiCallable[_fleet_pb2.UnloadModelRequest, _fleet_pb2.UnloadModelResponse]  # type: ignore[assignment]
+    """Unloads an idle model. The scheduler may load it again when it is asked for. Retry: always safe."""
+    PinModel: _aio.UnaryUnaryMultiCallable[_fleet_pb2.PinModelRequest, _fleet_pb2.PinModelResponse]  # type: ignore[assignment]
+    """Keeps a model on a device: loads it where it is not there, and never unloads it. Retry: always safe."""
+    UnpinModel: _aio.UnaryUnaryMultiCallable[_fleet_pb2.UnpinModelRequest, _fleet_pb2.UnpinModelResponse]  # type: ignore[assignment]
+    """Leaves a pinned model to the scheduler again. It stays until its room is needed. Retry: always safe."""
+    WatchFleet: _aio.UnaryStreamMultiCallable[_fleet_pb2.WatchFleetRequest, _fleet_pb2.WatchFleetResponse]  # type: ignore[assignment]
+    """Streams the fleet: a snapshot first, then each decision as it is made, and the devices that
+    changed. A reader that is too slow misses decisions, and is told how many. Never ends by itself:
+    where the scheduler is restarted, another snapshot follows.
+    """
+    GetTrace: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetTraceRequest, _fleet_pb2.GetTraceResponse]  # type: ignore[assignment]
+    """The latest decisions with their reasons, and the whole state on one line. Retry: always safe."""
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Shows operators what the fleet is doing."""
+    """Shows operators what the fleet is doing, and takes their orders. Drains and pins are kept in the
+    database: they outlive restarts of the scheduler, of agents and of devices. The same order given
+    twice is one order. An unknown device or model is NOT_FOUND; an order that cannot be carried out as
+    things stand is FAILED_PRECONDITION, and the message says what to do about it.
+    """
 
     @_abc_1.abstractmethod
     def ListDevices(
@@ -66,5 +120,74 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.ListQueuesResponse, _abc.Awaitable[_fleet_pb2.ListQueuesResponse]]:
         """Lists the queues of waiting generations. Retry: always safe."""
+
+    @_abc_1.abstractmethod
+    def DrainDevice(
+        self,
+        request: _fleet_pb2.DrainDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.DrainDeviceResponse, _abc.Awaitable[_fleet_pb2.DrainDeviceResponse]]:
+        """Gives a device no new work; what it runs, it runs to the end. Retry: always safe."""
+
+    @_abc_1.abstractmethod
+    def UndrainDevice(
+        self,
+        request: _fleet_pb2.UndrainDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.UndrainDeviceResponse, _abc.Awaitable[_fleet_pb2.UndrainDeviceResponse]]:
+        """Gives a drained device work again. Retry: always safe."""
+
+    @_abc_1.abstractmethod
+    def LoadModel(
+        self,
+        request: _fleet_pb2.LoadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.LoadModelResponse, _abc.Awaitable[_fleet_pb2.LoadModelResponse]]:
+        """Starts to load a model, and unloads idle ones where it needs their room; answers before it is
+        loaded. Retry: safe where a device is named, else it may be loaded twice.
+        """
+
+    @_abc_1.abstractmethod
+    def UnloadModel(
+        self,
+        request: _fleet_pb2.UnloadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.UnloadModelResponse, _abc.Awaitable[_fleet_pb2.UnloadModelResponse]]:
+        """Unloads an idle model. The scheduler may load it again when it is asked for. Retry: always safe."""
+
+    @_abc_1.abstractmethod
+    def PinModel(
+        self,
+        request: _fleet_pb2.PinModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.PinModelResponse, _abc.Awaitable[_fleet_pb2.PinModelResponse]]:
+        """Keeps a model on a device: loads it where it is not there, and never unloads it. Retry: always safe."""
+
+    @_abc_1.abstractmethod
+    def UnpinModel(
+        self,
+        request: _fleet_pb2.UnpinModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.UnpinModelResponse, _abc.Awaitable[_fleet_pb2.UnpinModelResponse]]:
+        """Leaves a pinned model to the scheduler again. It stays until its room is needed. Retry: always safe."""
+
+    @_abc_1.abstractmethod
+    def WatchFleet(
+        self,
+        request: _fleet_pb2.WatchFleetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_fleet_pb2.WatchFleetResponse], _abc.AsyncIterator[_fleet_pb2.WatchFleetResponse]]:
+        """Streams the fleet: a snapshot first, then each decision as it is made, and the devices that
+        changed. A reader that is too slow misses decisions, and is told how many. Never ends by itself:
+        where the scheduler is restarted, another snapshot follows.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTrace(
+        self,
+        request: _fleet_pb2.GetTraceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.GetTraceResponse, _abc.Awaitable[_fleet_pb2.GetTraceResponse]]:
+        """The latest decisions with their reasons, and the whole state on one line. Retry: always safe."""
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

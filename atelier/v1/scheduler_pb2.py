@@ -22,41 +22,36 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from atelier.v1 import fleet_pb2 as atelier_dot_v1_dot_fleet__pb2
 from atelier.v1 import generation_pb2 as atelier_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61telier/v1/scheduler.proto\x12\natelier.v1\x1a\x16\x61telier/v1/fleet.proto\x1a\x1b\x61telier/v1/generation.proto\"[\n\x17SubmitGenerationRequest\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\x12\x14\n\x0crequest_hash\x18\x02 \x01(\x0c\"F\n\x18SubmitGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"3\n\x15ReadGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"D\n\x16ReadGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"x\n\x16ScanGenerationsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12,\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1c.atelier.v1.GenerationFilter\x12\x11\n\tbefore_id\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\"F\n\x17ScanGenerationsResponse\x12+\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x16.atelier.v1.Generation\"3\n\x15StopGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"D\n\x16StopGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"5\n\x17\x46ollowGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"F\n\x18\x46ollowGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"\x12\n\x10ReadFleetRequest\"[\n\x11ReadFleetResponse\x12#\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x12.atelier.v1.Device\x12!\n\x06queues\x18\x02 \x03(\x0b\x32\x11.atelier.v1.Queue2\xaa\x04\n\x10SchedulerService\x12]\n\x10SubmitGeneration\x12#.atelier.v1.SubmitGenerationRequest\x1a$.atelier.v1.SubmitGenerationResponse\x12W\n\x0eReadGeneration\x12!.atelier.v1.ReadGenerationRequest\x1a\".atelier.v1.ReadGenerationResponse\x12Z\n\x0fScanGenerations\x12\".atelier.v1.ScanGenerationsRequest\x1a#.atelier.v1.ScanGenerationsResponse\x12W\n\x0eStopGeneration\x12!.atelier.v1.StopGenerationRequest\x1a\".atelier.v1.StopGenerationResponse\x12_\n\x10\x46ollowGeneration\x12#.atelier.v1.FollowGenerationRequest\x1a$.atelier.v1.FollowGenerationResponse0\x01\x12H\n\tReadFleet\x12\x1c.atelier.v1.ReadFleetRequest\x1a\x1d.atelier.v1.ReadFleetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61telier/v1/scheduler.proto\x12\natelier.v1\x1a\x1b\x61telier/v1/generation.proto\"[\n\x17SubmitGenerationRequest\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\x12\x14\n\x0crequest_hash\x18\x02 \x01(\x0c\"F\n\x18SubmitGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"3\n\x15ReadGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"D\n\x16ReadGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"x\n\x16ScanGenerationsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12,\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1c.atelier.v1.GenerationFilter\x12\x11\n\tbefore_id\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\"F\n\x17ScanGenerationsResponse\x12+\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x16.atelier.v1.Generation\"3\n\x15StopGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"D\n\x16StopGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"5\n\x17\x46ollowGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"F\n\x18\x46ollowGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation2\xe0\x03\n\x10SchedulerService\x12]\n\x10SubmitGeneration\x12#.atelier.v1.SubmitGenerationRequest\x1a$.atelier.v1.SubmitGenerationResponse\x12W\n\x0eReadGeneration\x12!.atelier.v1.ReadGenerationRequest\x1a\".atelier.v1.ReadGenerationResponse\x12Z\n\x0fScanGenerations\x12\".atelier.v1.ScanGenerationsRequest\x1a#.atelier.v1.ScanGenerationsResponse\x12W\n\x0eStopGeneration\x12!.atelier.v1.StopGenerationRequest\x1a\".atelier.v1.StopGenerationResponse\x12_\n\x10\x46ollowGeneration\x12#.atelier.v1.FollowGenerationRequest\x1a$.atelier.v1.FollowGenerationResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'atelier.v1.scheduler_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUBMITGENERATIONREQUEST']._serialized_start=95
-  _globals['_SUBMITGENERATIONREQUEST']._serialized_end=186
-  _globals['_SUBMITGENERATIONRESPONSE']._serialized_start=188
-  _globals['_SUBMITGENERATIONRESPONSE']._serialized_end=258
-  _globals['_READGENERATIONREQUEST']._serialized_start=260
-  _globals['_READGENERATIONREQUEST']._serialized_end=311
-  _globals['_READGENERATIONRESPONSE']._serialized_start=313
-  _globals['_READGENERATIONRESPONSE']._serialized_end=381
-  _globals['_SCANGENERATIONSREQUEST']._serialized_start=383
-  _globals['_SCANGENERATIONSREQUEST']._serialized_end=503
-  _globals['_SCANGENERATIONSRESPONSE']._serialized_start=505
-  _globals['_SCANGENERATIONSRESPONSE']._serialized_end=575
-  _globals['_STOPGENERATIONREQUEST']._serialized_start=577
-  _globals['_STOPGENERATIONREQUEST']._serialized_end=628
-  _globals['_STOPGENERATIONRESPONSE']._serialized_start=630
-  _globals['_STOPGENERATIONRESPONSE']._serialized_end=698
-  _globals['_FOLLOWGENERATIONREQUEST']._serialized_start=700
-  _globals['_FOLLOWGENERATIONREQUEST']._serialized_end=753
-  _globals['_FOLLOWGENERATIONRESPONSE']._serialized_start=755
-  _globals['_FOLLOWGENERATIONRESPONSE']._serialized_end=825
-  _globals['_READFLEETREQUEST']._serialized_start=827
-  _globals['_READFLEETREQUEST']._serialized_end=845
-  _globals['_READFLEETRESPONSE']._serialized_start=847
-  _globals['_READFLEETRESPONSE']._serialized_end=938
-  _globals['_SCHEDULERSERVICE']._serialized_start=941
-  _globals['_SCHEDULERSERVICE']._serialized_end=1495
+  _globals['_SUBMITGENERATIONREQUEST']._serialized_start=71
+  _globals['_SUBMITGENERATIONREQUEST']._serialized_end=162
+  _globals['_SUBMITGENERATIONRESPONSE']._serialized_start=164
+  _globals['_SUBMITGENERATIONRESPONSE']._serialized_end=234
+  _globals['_READGENERATIONREQUEST']._serialized_start=236
+  _globals['_READGENERATIONREQUEST']._serialized_end=287
+  _globals['_READGENERATIONRESPONSE']._serialized_start=289
+  _globals['_READGENERATIONRESPONSE']._serialized_end=357
+  _globals['_SCANGENERATIONSREQUEST']._serialized_start=359
+  _globals['_SCANGENERATIONSREQUEST']._serialized_end=479
+  _globals['_SCANGENERATIONSRESPONSE']._serialized_start=481
+  _globals['_SCANGENERATIONSRESPONSE']._serialized_end=551
+  _globals['_STOPGENERATIONREQUEST']._serialized_start=553
+  _globals['_STOPGENERATIONREQUEST']._serialized_end=604
+  _globals['_STOPGENERATIONRESPONSE']._serialized_start=606
+  _globals['_STOPGENERATIONRESPONSE']._serialized_end=674
+  _globals['_FOLLOWGENERATIONREQUEST']._serialized_start=676
+  _globals['_FOLLOWGENERATIONREQUEST']._serialized_end=729
+  _globals['_FOLLOWGENERATIONRESPONSE']._serialized_start=731
+  _globals['_FOLLOWGENERATIONRESPONSE']._serialized_end=801
+  _globals['_SCHEDULERSERVICE']._serialized_start=804
+  _globals['_SCHEDULERSERVICE']._serialized_end=1284
 # @@protoc_insertion_point(module_scope)

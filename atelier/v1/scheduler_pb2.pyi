@@ -3,7 +3,6 @@
 isort:skip_file
 """
 
-from atelier.v1 import fleet_pb2 as _fleet_pb2
 from atelier.v1 import generation_pb2 as _generation_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -281,50 +280,3 @@ class FollowGenerationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FollowGenerationResponse: _TypeAlias = FollowGenerationResponse  # noqa: Y015
-
-@_typing.final
-class ReadFleetRequest(_message.Message):
-    """Asks for the fleet."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ReadFleetRequest: _TypeAlias = ReadFleetRequest  # noqa: Y015
-
-@_typing.final
-class ReadFleetResponse(_message.Message):
-    """The fleet as the scheduler sees it."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DEVICES_FIELD_NUMBER: _builtins.int
-    QUEUES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def devices(self) -> _containers.RepeatedCompositeFieldContainer[_fleet_pb2.Device]:
-        """All devices, by id."""
-
-    @_builtins.property
-    def queues(self) -> _containers.RepeatedCompositeFieldContainer[_fleet_pb2.Queue]:
-        """All queues that are not empty."""
-
-    def __init__(
-        self,
-        *,
-        devices: _abc.Iterable[_fleet_pb2.Device] | None = ...,
-        queues: _abc.Iterable[_fleet_pb2.Queue] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "queues", b"queues"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ReadFleetResponse: _TypeAlias = ReadFleetResponse  # noqa: Y015

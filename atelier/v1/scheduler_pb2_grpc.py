@@ -61,11 +61,6 @@ class SchedulerServiceStub:
                 request_serializer=atelier_dot_v1_dot_scheduler__pb2.FollowGenerationRequest.SerializeToString,
                 response_deserializer=atelier_dot_v1_dot_scheduler__pb2.FollowGenerationResponse.FromString,
                 _registered_method=True)
-        self.ReadFleet = channel.unary_unary(
-                '/atelier.v1.SchedulerService/ReadFleet',
-                request_serializer=atelier_dot_v1_dot_scheduler__pb2.ReadFleetRequest.SerializeToString,
-                response_deserializer=atelier_dot_v1_dot_scheduler__pb2.ReadFleetResponse.FromString,
-                _registered_method=True)
 
 
 class SchedulerServiceServicer:
@@ -108,13 +103,6 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ReadFleet(self, request, context):
-        """Reads the fleet: devices and queues. Retry: always safe.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_SchedulerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -142,11 +130,6 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.FollowGeneration,
                     request_deserializer=atelier_dot_v1_dot_scheduler__pb2.FollowGenerationRequest.FromString,
                     response_serializer=atelier_dot_v1_dot_scheduler__pb2.FollowGenerationResponse.SerializeToString,
-            ),
-            'ReadFleet': grpc.unary_unary_rpc_method_handler(
-                    servicer.ReadFleet,
-                    request_deserializer=atelier_dot_v1_dot_scheduler__pb2.ReadFleetRequest.FromString,
-                    response_serializer=atelier_dot_v1_dot_scheduler__pb2.ReadFleetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -286,33 +269,6 @@ class SchedulerService:
             '/atelier.v1.SchedulerService/FollowGeneration',
             atelier_dot_v1_dot_scheduler__pb2.FollowGenerationRequest.SerializeToString,
             atelier_dot_v1_dot_scheduler__pb2.FollowGenerationResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ReadFleet(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/atelier.v1.SchedulerService/ReadFleet',
-            atelier_dot_v1_dot_scheduler__pb2.ReadFleetRequest.SerializeToString,
-            atelier_dot_v1_dot_scheduler__pb2.ReadFleetResponse.FromString,
             options,
             channel_credentials,
             insecure,

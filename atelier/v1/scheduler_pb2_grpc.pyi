@@ -45,8 +45,6 @@ class SchedulerServiceStub:
     """Cancels a generation of a tenant. Idempotent."""
     FollowGeneration: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.FollowGenerationRequest, _scheduler_pb2.FollowGenerationResponse]
     """Streams a generation from now to its final state."""
-    ReadFleet: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ReadFleetRequest, _scheduler_pb2.ReadFleetResponse]
-    """Reads the fleet: devices and queues. Retry: always safe."""
 
 @_typing.type_check_only
 class SchedulerServiceAsyncStub(SchedulerServiceStub):
@@ -65,8 +63,6 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """Cancels a generation of a tenant. Idempotent."""
     FollowGeneration: _aio.UnaryStreamMultiCallable[_scheduler_pb2.FollowGenerationRequest, _scheduler_pb2.FollowGenerationResponse]  # type: ignore[assignment]
     """Streams a generation from now to its final state."""
-    ReadFleet: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ReadFleetRequest, _scheduler_pb2.ReadFleetResponse]  # type: ignore[assignment]
-    """Reads the fleet: devices and queues. Retry: always safe."""
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Internal: the gateway's way to the scheduler. Identity is settled and every field is valid
@@ -112,13 +108,5 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_scheduler_pb2.FollowGenerationResponse], _abc.AsyncIterator[_scheduler_pb2.FollowGenerationResponse]]:
         """Streams a generation from now to its final state."""
-
-    @_abc_1.abstractmethod
-    def ReadFleet(
-        self,
-        request: _scheduler_pb2.ReadFleetRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_scheduler_pb2.ReadFleetResponse, _abc.Awaitable[_scheduler_pb2.ReadFleetResponse]]:
-        """Reads the fleet: devices and queues. Retry: always safe."""
 
 def add_SchedulerServiceServicer_to_server(servicer: SchedulerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

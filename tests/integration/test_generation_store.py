@@ -175,7 +175,7 @@ async def test_a_submit_is_found_without_reading_the_table(
             " FROM generations, generate_series(1, 50000) n"
         )
         connection.execute("ANALYZE generations")
-        query = store.queries["find_submitted"]
+        query = store.database.queries["find_submitted"]
         arguments = {"ids": [g.id], "tenants": ["local"], "request_ids": ["k"]}
         plan = connection.execute("EXPLAIN " + query, arguments).fetchall()
     assert not [line for (line,) in plan if "Seq Scan" in line], plan

@@ -15,7 +15,14 @@ from atelier.generation import Generation
 from atelier.generation_store import GenerationStore
 from atelier.migrate import migrate
 from atelier.translate import generation_to
-from atelier.v1 import agent_pb2, agent_pb2_grpc, generation_pb2, scheduler_pb2_grpc
+from atelier.v1 import (
+    agent_pb2,
+    agent_pb2_grpc,
+    fleet_pb2,
+    fleet_pb2_grpc,
+    generation_pb2,
+    scheduler_pb2_grpc,
+)
 from atelier.v1 import scheduler_pb2 as pb
 from tests.support.agent import ScriptedAgent
 from tests.support.generations import generation
@@ -63,6 +70,13 @@ async def until_step(stub: Stub, generation_id: str, step: int) -> None:
     async for answer in stub.FollowGeneration(request):
         if answer.generation.progress.step == step:
             return
+
+
+async def devices(scheduler: Process) -> list[fleet_pb2.Device]:
+    async with grpc.aio.insecure_channel(scheduler.address) as channel:
+        fleet = fleet_pb2_grpc.FleetServiceStub(channel)
+        answer = await fleet.ListDevices(fleet_pb2.ListDevicesRequest())
+        return list(answer.devices)
 
 
 async def run_of(agent: ScriptedAgent) -> agent_pb2.Attempt:
@@ -204,8 +218,7 @@ async def test_a_cancel_while_its_agent_is_away_reaches_it(scheduler: Process, s
 async def test_a_node_that_comes_back_smaller_is_smaller(scheduler: Process, stub: Stub) -> None:
     old = ScriptedAgent(scheduler.address, devices=("d0", "d1"))
     async with old, ScriptedAgent(scheduler.address, devices=("d0",)) as agent:
-        answer = await stub.ReadFleet(pb.ReadFleetRequest())
-        assert [device.id for device in answer.devices] == ["d0"]
+        assert [device.id for device in await devices(scheduler)] == ["d0"]
         for _ in range(2):
             await submit(stub)
             attempt = await run_of(agent)
@@ -289,8 +302,7 @@ async def test_the_fleet_is_shown(scheduler: Process, stub: Stub) -> None:
     await submit(stub)
     async with ScriptedAgent(scheduler.address) as agent:
         attempt = await run_of(agent)
-        answer: pb.ReadFleetResponse = await stub.ReadFleet(pb.ReadFleetRequest())
-        [device] = answer.devices
+        [device] = await devices(scheduler)
         assert device.id == "d0" and list(device.resident_models) == ["toy"]
         assert device.reserved_bytes == 110
-        assert list(device.running_generations) == [attempt.generation_id]
+        assert [one.id for one in device.running] == [attempt.generation_id]

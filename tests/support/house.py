@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from scheduler.lines import Lines
 from scheduler.live import Live
 from scheduler.model import model_of
 from scheduler.outcomes import Outcomes
+from scheduler.recent import Recent
 from scheduler.reports import Reports
 from scheduler.sched import Sched
 from scheduler.scheduler_servicer import SchedulerServicer
@@ -41,8 +43,9 @@ class House:
         self.reports = Reports(
             self.live, self.lines, self.fleet, self.outcomes, self.background, clock=clock
         )
+        self.recent = Recent(lambda: datetime.now(UTC))
         self.dispatch = Dispatch(
-            store, self.live, self.lines, self.fleet, self.outcomes, clock=clock
+            store, self.live, self.lines, self.fleet, self.outcomes, self.recent, clock=clock
         )
         self.intake = Intake(store, self.live.accepted)
         self.sysmon = Sysmon(
@@ -60,7 +63,6 @@ class House:
             self.intake,
             self.dispatch,
             self.outcomes,
-            self.fleet,
             self.background,
             max_queued=100,
         )

@@ -1,0 +1,97 @@
+"""The line to PostgreSQL: a pool, named statements (sql/queries.sql), and what its errors mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from atelier.errors import StorageRefusedError, UnavailableError
+from atelier.generation import Event, sources
+
+_CONNECTION = {
+    "connect_timeout": 3,
+    "tcp_user_timeout": 3_000,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 2,
+    "application_name": "atelier-scheduler",
+    # Time zone: a deadline late in the year 9999 would be read as one of the year 10000 elsewhere.
+    "options": "-c timezone=UTC -c statement_timeout=5000 -c lock_timeout=2000"
+    " -c idle_in_transaction_session_timeout=5000",
+}
+
+# SQLSTATE classes that pass: connection, read-only (a fail-over), serialization and deadlock,
+# resources, locks, operator intervention, system error.
+_PASSING = {"08", "25", "40", "53", "55", "57", "58"}
+
+_GUARDED = {
+    "claim": Event.CLAIM,
+    "publish": Event.PUBLISH,
+    "requeue": Event.REQUEUE,
+    "fail": Event.FAIL,
+    "expire": Event.EXPIRE,
+    "request_cancel": Event.CANCEL,
+    "cancel_running": Event.CANCEL,
+}
+
+
+class Database:
+    """What the scheduler's stores share. `rows` raises UnavailableError while the database is away
+    (a write that was not acknowledged may have happened), and StorageRefusedError for what it will
+    not take the next time either.
+    """
+
+    def __init__(self, dsn: str, *, connections: int = 8) -> None:
+        self._pool = AsyncConnectionPool(
+            dsn,
+            min_size=1,
+            max_size=connections,
+            timeout=5.0,
+            max_waiting=1_000,
+            kwargs={**_CONNECTION, "autocommit": True, "row_factory": dict_row},
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+        )
+        self.queries = _load_queries()
+
+    async def open(self) -> None:
+        await self._pool.open(wait=True, timeout=10.0)
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    async def rows(self, query: str, **arguments: Any) -> list[Mapping[str, Any]]:
+        """Run a statement by its name; the rows that it gives, if any."""
+        try:
+            async with self._pool.connection() as connection:
+                cursor = await connection.execute(self.queries[query], arguments)
+                return cast("list[Any]", await cursor.fetchall()) if cursor.description else []
+        except psycopg.Error as error:
+            if _passes(error):
+                raise UnavailableError(
+                    "the database is away; try again", retry_after_seconds=1.0
+                ) from error
+            raise StorageRefusedError("the database refuses these values") from error
+
+
+def _passes(error: psycopg.Error) -> bool:
+    """Whether the same statement may go through later. A broken connection has no SQLSTATE."""
+    if error.sqlstate:
+        return error.sqlstate[:2] in _PASSING
+    return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+
+
+def _load_queries() -> dict[str, LiteralString]:
+    text = (files("atelier") / "sql" / "queries.sql").read_text()
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
+    queries = dict(zip(parts[::2], parts[1::2], strict=True))
+    for name, event in _GUARDED.items():
+        states = ", ".join(f"'{state}'" for state in sources(event))
+        queries[name] = queries[name].replace("{sources}", states)
+    return cast("dict[str, LiteralString]", queries)  # files and enums of ours, no caller's text

@@ -1,0 +1,124 @@
+"""WatchFleet: a snapshot, then decisions as they are made and devices as they change.
+
+Nothing is kept for a watcher but how far it is: decisions come from the ring that all share
+(recent.py), devices are compared with those told last. So a reader that stops reading stops only
+its own stream; it is told how many decisions it missed, and of each device the latest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from atelier.errors import ResourceExhaustedError, UnavailableError
+from atelier.v1 import fleet_pb2 as pb
+from scheduler.fleet_view import FleetView, decision_to
+from scheduler.recent import Recent, Record
+
+MOST_AT_ONCE = 1_000  # decisions in a message
+PAUSE_SECONDS = 0.05  # between two messages with decisions: many decisions cost few messages
+MOST_WATCHERS = 50
+
+
+class FleetWatch:
+    """All watchers' streams."""
+
+    def __init__(
+        self, view: FleetView, recent: Recent, *, epoch: int, clock: Callable[[], float]
+    ) -> None:
+        self._view = view
+        self._recent = recent
+        self._epoch = epoch
+        self._clock = clock
+        self._watchers = 0
+        self._ending = asyncio.Event()
+
+    def end_all(self) -> None:
+        """Whoever watches will be served by the next scheduler."""
+        self._ending.set()
+        self._recent.wake()
+
+    async def follow(
+        self, *, interval_seconds: float, past: int
+    ) -> AsyncGenerator[pb.WatchFleetResponse, None]:
+        """What there is to tell, until the scheduler ends; `past` decisions before the first.
+
+        Raises:
+            ResourceExhaustedError: there are too many watchers.
+            UnavailableError: the scheduler ends.
+        """
+        if self._watchers >= MOST_WATCHERS:
+            raise ResourceExhaustedError(
+                f"{MOST_WATCHERS} watch the fleet already; try again later", retry_after_seconds=5.0
+            )
+        self._watchers += 1
+        try:
+            with self._recent.watching() as news:
+                async for answer in self._follow(news, interval_seconds, past):
+                    yield answer
+        finally:
+            self._watchers -= 1
+
+    async def _follow(
+        self, news: asyncio.Event, interval_seconds: float, past: int
+    ) -> AsyncGenerator[pb.WatchFleetResponse, None]:
+        before = self._recent.latest(past)
+        sequence = self._recent.last
+        told = _Told(await self._view.devices(), await self._view.queues())
+        next_look = self._clock() + interval_seconds
+        yield pb.WatchFleetResponse(
+            snapshot=pb.FleetSnapshot(
+                devices=told.devices.values(),
+                queues=told.queues,
+                epoch=self._epoch,
+                last_sequence=sequence,
+            )
+        )
+        if before:
+            yield _decisions(before)
+        while not self._ending.is_set():
+            news.clear()
+            missed, records = self._recent.since(sequence, MOST_AT_ONCE)
+            sequence += missed + len(records)
+            if missed:
+                yield pb.WatchFleetResponse(gap=pb.FleetGap(missed_decisions=missed))
+            if records:
+                yield _decisions(records)
+            if self._clock() >= next_look:
+                change = told.change(await self._view.devices(), await self._view.queues())
+                next_look = self._clock() + interval_seconds
+                if change is not None:
+                    yield pb.WatchFleetResponse(change=change)
+            if records:
+                await asyncio.sleep(PAUSE_SECONDS)
+            try:
+                async with asyncio.timeout(max(0.0, next_look - self._clock())):
+                    await news.wait()
+            except TimeoutError:
+                pass
+        raise UnavailableError("the scheduler is stopping; try again", retry_after_seconds=1.0)
+
+
+class _Told:
+    """What one watcher was told of devices and queues."""
+
+    def __init__(self, devices: Sequence[pb.Device], queues: Sequence[pb.Queue]) -> None:
+        self.devices = {device.id: device for device in devices}
+        self.queues = list(queues)
+
+    def change(
+        self, devices: Sequence[pb.Device], queues: Sequence[pb.Queue]
+    ) -> pb.FleetChange | None:
+        """What is different now, if anything; from here on, it is told."""
+        changed = [d for d in devices if self.devices.get(d.id) != d]
+        gone = sorted(self.devices.keys() - {d.id for d in devices})
+        if not changed and not gone and self.queues == list(queues):
+            return None
+        self.devices = {device.id: device for device in devices}
+        self.queues = list(queues)
+        return pb.FleetChange(devices=changed, gone_device_ids=gone, queues=queues)
+
+
+def _decisions(records: Sequence[Record]) -> pb.WatchFleetResponse:
+    told = pb.FleetDecisions(decisions=[decision_to(record) for record in records])
+    return pb.WatchFleetResponse(decisions=told)
