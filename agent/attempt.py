@@ -122,7 +122,8 @@ class AttemptRun:
                 f"this model cannot be sampled so: {error}", retryable=False, reason="INVALID_SPEC"
             ) from error
         shape = (form.channels, spec.height // form.downscale, spec.width // form.downscale)
-        start = np.stack([noise(spec.seed_of(i), 0, shape) for i in range(spec.count)])
+        seeds = tuple(spec.seed_of(i) for i in range(spec.count))
+        start = np.stack([noise(seed, 0, shape) for seed in seeds])
         start *= np.float32(steps.initial_scale)
         self._denoising = Denoising(
             card=self.card,
@@ -132,6 +133,7 @@ class AttemptRun:
             text_embeddings=embeddings,
             latents=start,
             denoised_prev=np.zeros_like(start),
+            seeds=seeds,
             on_step=self._on_step,
         )
         await self._loop.denoise(self._denoising)

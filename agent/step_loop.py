@@ -28,7 +28,7 @@ from typing import Protocol
 import numpy as np
 import structlog
 
-from agent.sampler import Floats, Plan
+from agent.sampler import Floats, Plan, renew
 from agent.triton import StepRows
 from agent.work import AttemptCancelledError
 from atelier.catalog import ModelCard
@@ -49,6 +49,7 @@ class Denoising:
 
     text_embeddings: float32 (2, tokens, width), negative first, shared by the pictures.
     latents, denoised_prev: float32 (n, C, h, w), after `step` steps.
+    seeds: of the n pictures, for samplers that add noise on the way.
     on_step: called at each step boundary with the steps done and the seconds of the last one.
     """
 
@@ -59,6 +60,7 @@ class Denoising:
     text_embeddings: Floats
     latents: Floats
     denoised_prev: Floats
+    seeds: tuple[int, ...]
     step: int = 0
     on_step: Callable[[int, float], None] = lambda _step, _seconds: None
     cancelled: bool = field(default=False, init=False)
@@ -89,9 +91,20 @@ _Slice = tuple[_Member, int, int]  # rows [low, high) of a member
 class StepLoop:
     """One device's loop. `run` must be running for `denoise` to come back."""
 
-    def __init__(self, stepper: Stepper, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        stepper: Stepper,
+        clock: Callable[[], float],
+        *,
+        on_batch: Callable[[ModelCard, str, int, float], None] = lambda *_: None,
+        on_idle: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_batch`: called after each denoiser call that went well, with its model, shape, rows
+        and seconds; the largest only, where a step takes several. `on_idle`: nothing is left."""
         self._stepper = stepper
         self._clock = clock
+        self._on_batch = on_batch
+        self._on_idle = on_idle
         self._groups: OrderedDict[tuple[str, str], list[_Member]] = OrderedDict()
         self._wake = asyncio.Event()
 
@@ -117,6 +130,7 @@ class StepLoop:
         while True:
             self._wake.clear()
             if (group := self._next_group()) is None:
+                self._on_idle()
                 await self._wake.wait()
             else:
                 await self._advance(group)
@@ -135,18 +149,24 @@ class StepLoop:
     async def _advance(self, group: list[_Member]) -> None:
         """One step of every member; a call that fails takes with it those who had rows in it."""
         group = list(group)  # newcomers wait for the next step
-        started = self._clock()
-        for batch in _batches(group):
-            await self._call(batch)
-        seconds = self._clock() - started
+        started = before = self._clock()
+        for i, batch in enumerate(_batches(group)):
+            went_well = await self._call(batch)
+            after = self._clock()
+            if went_well and i == 0:  # the first is the largest
+                rows = sum(high - low for _, low, high in batch)
+                self._on_batch(group[0].work.card, group[0].work.shape, rows, after - before)
+            before = after
         for member in group:
-            _pass_boundary(member, seconds)
+            _pass_boundary(member, before - started)
 
-    async def _call(self, batch: list[_Slice]) -> None:
+    async def _call(self, batch: list[_Slice]) -> bool:
+        """Whether it went well; a failure is its members'."""
         work = batch[0][0].work
         try:
             latents, denoised = await self._stepper.step(work.card, work.shape, _gather(batch))
             _scatter(batch, latents, denoised)
+            return True
         except ExecutionError as error:
             for member, _, _ in batch:
                 member.error = error
@@ -156,6 +176,7 @@ class StepLoop:
             failure.__cause__ = error
             for member, _, _ in batch:
                 member.error = failure
+        return False
 
 
 def _stays(member: _Member) -> bool:
@@ -237,6 +258,7 @@ def _pass_boundary(member: _Member, seconds: float) -> None:
         work.latents, member.next_latents = member.next_latents, work.latents
         work.denoised_prev, member.next_denoised = member.next_denoised, work.denoised_prev
         work.step += 1
+        renew(work.latents, work.plan, work.step, work.seeds)
         if work.step == work.plan.steps:
             member.done.set_result(None)
         work.on_step(work.step, seconds)

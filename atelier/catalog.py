@@ -17,7 +17,11 @@ from typing import Any
 
 from atelier.spec import NUMERIC_FIELDS, Limit
 
-SAMPLERS = ("ddim", "euler")  # what agents can compute, the default first
+# What agents can compute. A flow-matching model takes only the last, others only the rest.
+SAMPLERS = (
+    "ddim", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras", "lcm", "flow_euler",
+)  # fmt: skip
+FLOW_SAMPLERS = ("flow_euler",)
 
 
 @dataclass(frozen=True)
@@ -45,17 +49,22 @@ class Components:
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """How the model was trained to see noise (diffusers' names)."""
+    """How the model was trained to see noise (diffusers' names).
+
+    A model of flow matching has a `shift` and none of the betas.
+    """
 
     train_timesteps: int
-    beta_start: float
-    beta_end: float
-    beta_schedule: str
-    prediction: str  # v_prediction | epsilon
-    zero_terminal_snr: bool
-    timestep_spacing: str  # trailing | leading | linspace
-    set_alpha_to_one: bool
+    prediction: str  # v_prediction | epsilon | sample | flow
+    beta_start: float = 0.0
+    beta_end: float = 0.0
+    beta_schedule: str = ""
+    zero_terminal_snr: bool = False
+    timestep_spacing: str = "leading"  # trailing | leading | linspace
+    set_alpha_to_one: bool = True
     steps_offset: int = 0
+    original_steps: int = 50  # of the teacher, which a consistency model chooses among
+    shift: float = 1.0
 
 
 @dataclass(frozen=True)

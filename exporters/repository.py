@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from atelier.catalog import ModelCard
+from atelier.catalog import ModelCard, NoiseSchedule
 from exporters.card import spec_of
 from exporters.measure import open_session
 from exporters.pbtxt import CONFIG_FILE, render
@@ -31,7 +31,8 @@ def model_path(repository: Path, component: Component) -> Path:
 
 def version_of(repository: Path, spec: ExportSpec, schedule: Mapping[str, Any]) -> str:
     """SHA-256 over every file of a model and its noise schedule: all that decides its pictures."""
-    digest = hashlib.sha256(json.dumps(dict(schedule), sort_keys=True).encode())
+    whole = vars(NoiseSchedule(**schedule))  # what the table leaves out counts as it is read
+    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode())
     for component in spec.components:
         for path in sorted((repository / component.name).rglob("*")):
             if path.is_file():

@@ -42,6 +42,7 @@ def work(
         text_embeddings=np.full((2, 32, 64), seed / 10, dtype=np.float32),
         latents=latents,
         denoised_prev=np.zeros_like(latents),
+        seeds=tuple(range(seed, seed + rows)),
         on_step=on_step,
     )
 
@@ -67,7 +68,8 @@ async def test_members_share_batches_and_get_what_they_would_get_alone() -> None
         return [
             work(1, steps=3),
             work(2, steps=5, sampler="euler", guidance=7.0),
-            work(3, steps=3, rows=3),
+            work(3, steps=3, rows=2),
+            work(9, steps=3, sampler="euler_ancestral"),
         ]
 
     triton = FakeTriton()

@@ -68,7 +68,9 @@ def test_readers_get_back_what_was_written():
     assert read.components.tokenizer == "tiny_image__text_encoder/tokenizer.json"
     assert read.schedule.prediction == "v_prediction"
     assert read.schedule.zero_terminal_snr is True
-    assert read.samplers == ("ddim", "euler")
+    assert read.samplers == (
+        "ddim", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras",
+    )  # fmt: skip
     assert read.limits["width"].default == 64
     assert read.limits["steps"].unit == "steps"
     assert read.limits["guidance"].multiple_of == 0
@@ -84,7 +86,7 @@ def test_readers_get_back_what_was_written():
     [
         ("[profiles.64x64]", "[not_profiles.64x64]", "profiles"),
         ("step_seconds = [[1, 0.00612], [16, 0.08]]", "step_seconds = []", "no measured profiles"),
-        ('["ddim", "euler"]', '["ddim", "heun"]', "no such samplers: heun"),
+        ('samplers = ["ddim", "euler", ', 'samplers = ["ddim", "heun", ', "no such samplers: heun"),
     ],
 )
 def test_readers_refuse_a_card_that_would_fail_later(old: str, new: str, why: str):
@@ -118,7 +120,7 @@ def test_defaults_and_presets_keep_to_the_limits():
         ({"trained_betas": [0.1]}, "trained_betas"),
         ({"thresholding": True}, "thresholding"),
         ({"clip_sample": True}, "clip_sample"),
-        ({"prediction_type": "sample"}, "prediction 'sample'"),
+        ({"prediction_type": "flow"}, "prediction 'flow'"),
         ({"beta_schedule": "sigmoid"}, "beta_schedule 'sigmoid'"),
         ({"timestep_spacing": "karras"}, "timestep_spacing 'karras'"),
     ],
