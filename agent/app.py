@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from functools import partial
+from contextlib import suppress
 
 import structlog
 
 from agent.commands import Commands
 from agent.device import Device
+from agent.gpu import Gauge
+from agent.host_memory import HostMemory, ModelFiles
 from agent.link import Link, scheduler_at
 from agent.nvml import Nvml
 from agent.outbox import Outbox
 from agent.results import Results, Store
 from agent.text import PromptTokenizer
-from agent.triton import Triton
+from agent.triton import LIVE_SECONDS, Triton
 from atelier.catalog import Catalog
 from atelier.config import AgentSettings
 from atelier.object_store import ObjectStore
@@ -50,9 +52,14 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
     except ValueError as error:
         raise CannotStartError(str(error)) from error
     key = settings.triton_admin_key
-    nvml = Nvml()
-    nvml.start()
-    gpus = [device.id for device in settings.devices if device.hardware != "cpu"]
+    nvml = Nvml(time.monotonic)
+    outbox = Outbox()
+    files = ModelFiles(settings.model_repository)
+    host = HostMemory(
+        settings.host_memory_bytes,
+        files,
+        {card.name: card.components.triton_models for card in catalog.cards.values()},
+    )
     results = Results(store or ObjectStore.from_settings(settings))
     devices = {
         device.id: Device(
@@ -62,16 +69,13 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
             results,
             tokenizers=tokenizers,
             clock=time.monotonic,
-            measure=(
-                partial(nvml.sample, gpus.index(device.id))
-                if nvml.available and device.id in gpus
-                else None
-            ),
+            gauge=Gauge(nvml.gpu(device.gpu) if device.gpu else None, device.id),
+            files=files,
+            tell=lambda message: commands.tell(message),
         )
         for device in settings.devices
     }
-    outbox = Outbox()
-    commands = Commands(devices, outbox)
+    commands = Commands(devices, outbox, host)
     link = Link(
         settings.node,
         devices,
@@ -79,6 +83,7 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
         outbox,
         connect=scheduler_at(settings.scheduler_address),
         rng=secrets.SystemRandom(),
+        host=host,
     )
     log.info("agent starts", node=settings.node, devices=list(devices), models=list(catalog.cards))
 
@@ -89,7 +94,7 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
         await link.run()
 
     stopping = asyncio.create_task(stop.wait())
-    background = [asyncio.create_task(connect_when_live())]
+    background = [asyncio.create_task(connect_when_live()), asyncio.create_task(host.run())]
     background += [asyncio.create_task(device.run_loop()) for device in devices.values()]
     try:
         ended, _ = await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
@@ -104,4 +109,6 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
         results.close()
         for device in devices.values():
             await device.close()
-        nvml.stop()
+        with suppress(TimeoutError):  # a driver that hangs would hold us
+            async with asyncio.timeout(LIVE_SECONDS):
+                await asyncio.to_thread(nvml.close)

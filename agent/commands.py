@@ -15,7 +15,7 @@ Nothing here waits: every command either changes the books at once or starts a t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,9 +23,22 @@ import structlog
 
 from agent.attempt import AttemptRun
 from agent.device import Device
+from agent.host_memory import HostMemory
 from agent.messages import attempt_from, told_to, work_from
 from agent.outbox import Outbox
-from agent.work import Attempt, Failed, ModelChanged, Outcome, Progressed, Released, Told
+from agent.work import (
+    Attempt,
+    BatchMeasured,
+    DeviceTold,
+    Failed,
+    ModelChanged,
+    Outcome,
+    Probed,
+    Progressed,
+    Recycled,
+    Released,
+    Told,
+)
 from atelier.errors import AtelierError, ExecutionError
 from atelier.v1 import agent_pb2 as pb
 
@@ -41,8 +54,11 @@ class StaleLeaderError(Exception):
 class Commands:
     """The books, and the obeying. One for the life of the agent; connections come and go."""
 
-    def __init__(self, devices: Mapping[str, Device], outbox: Outbox) -> None:
+    def __init__(
+        self, devices: Mapping[str, Device], outbox: Outbox, host: HostMemory | None = None
+    ) -> None:
         self.epoch = 0  # the highest heard
+        self._host = host
         self._devices = devices
         self._outbox = outbox
         self._running: dict[_Key, AttemptRun] = {}
@@ -85,6 +101,13 @@ class Commands:
                 self._load(message.load_model)
             case "unload_model" if self._current(message.unload_model.epoch, "unload"):
                 self._unload(message.unload_model)
+            case "keep_in_host_memory" if self._current(message.keep_in_host_memory.epoch, "keep"):
+                if self._host:
+                    self._host.keep(message.keep_in_host_memory.models)
+            case "recycle_device" if self._current(message.recycle_device.epoch, "recycle"):
+                self._recycle(message.recycle_device)
+            case "probe_device" if self._current(message.probe_device.epoch, "probe"):
+                self._probe(message.probe_device)
             case "settled":
                 self._settle(message.settled)
 
@@ -196,10 +219,44 @@ class Commands:
             changed = ModelChanged(device.id, model, resident, seconds=0.0, error=broken)
         self._hear(changed)
 
+    def _recycle(self, message: pb.RecycleDevice) -> None:
+        if device := self._devices.get(message.device_id):
+            self._start(
+                self._try(device.recycle(message.reason), lambda e: Recycled(device.id, 0.0, e))
+            )
+
+    def _probe(self, message: pb.ProbeDevice) -> None:
+        if device := self._devices.get(message.device_id):
+            self._start(self._try(device.probe(message.model), lambda e: Probed(device.id, 0.0, e)))
+
+    async def _try(
+        self, work: Coroutine[Any, Any, DeviceTold], broken: Callable[[AtelierError], DeviceTold]
+    ) -> None:
+        """Do it; its end is told whatever happens."""
+        try:
+            told = await work
+        except Exception:
+            log.exception("the agent failed at a device")
+            told = broken(ExecutionError("the agent failed at this device", retryable=True))
+        self._hear(told)
+
+    def tell(self, told: DeviceTold) -> None:
+        """What a device has to say of itself."""
+        match told:
+            case ModelChanged():
+                self._outbox.put(("model", told.device_id, told.model), told_to(told))
+            case BatchMeasured():
+                key = ("batch", told.device_id, told.model, told.shape, told.rows)
+                self._outbox.put(key, told_to(told))
+            case Recycled():
+                self._outbox.put(("recycled", told.device_id), told_to(told))
+            case Probed():
+                self._outbox.put(("probed", told.device_id), told_to(told))
+
     def _hear(self, told: Told) -> None:
         """What devices and running attempts have to say."""
-        if isinstance(told, ModelChanged):
-            self._outbox.put(("model", told.device_id, told.model), told_to(told))
+        if isinstance(told, DeviceTold):
+            self.tell(told)
             return
         key = _key(told.attempt)
         if key not in self._running:

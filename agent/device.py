@@ -1,24 +1,39 @@
 """One device: its Triton, its step loop, what is resident there, and the attempts that run there.
 
-Who may call: the link (admit, load, unload, sample) and the app (wait_until_live, run_loop).
-What it has to say goes through `tell`, which never blocks.
+Who may call: the link (admit, load, unload, sample, recycle, probe) and the app (wait_until_live,
+run_loop). What it has to say goes through `tell`, which never blocks.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import structlog
 
 from agent.attempt import AttemptRun
-from agent.nvml import NOTHING, Measure
+from agent.gpu import Gauge
+from agent.loader import Files, Loader, unknown
+from agent.probe import try_out
+from agent.recycle import end_process
 from agent.results import Results
 from agent.step_loop import StepLoop
+from agent.tally import Run, Tally
 from agent.text import PromptTokenizer
 from agent.triton import LIVE_SECONDS, Triton
-from agent.work import DeviceFacts, DeviceSample, ModelChanged, Told, Work
+from agent.work import (
+    BatchMeasured,
+    DeviceFacts,
+    DeviceSample,
+    DeviceTold,
+    Measure,
+    ModelChanged,
+    Probed,
+    Recycled,
+    Told,
+    Trouble,
+    Work,
+)
 from atelier.catalog import Catalog, ModelCard
 from atelier.config import DeviceSettings
 from atelier.errors import AtelierError, ExecutionError
@@ -26,14 +41,12 @@ from atelier.errors import AtelierError, ExecutionError
 log = structlog.get_logger()
 
 LIVE_POLL_SECONDS = 0.2
-UNLOAD_POLL_SECONDS = 0.05
-UNLOAD_WAIT_SECONDS = 30.0  # for inferences that were still under way
-
-
-class Measurer(Protocol):
-    """What the driver tells of this device."""
-
-    def __call__(self) -> Measure: ...
+BACK_SECONDS = 120.0  # for a Triton that was ended to be started again, by whoever keeps it
+MEMORY_POLL_SECONDS = 0.25  # while a batch runs
+FAULT_SECONDS = 30.0  # for so long an XID after which nothing can be trusted makes a device unfit
+# NVIDIA's XID catalogue: double-bit ECC, page retirement or remapping failed, NVLink, off the bus,
+# uncontained ECC, the GPU's own processor (GSP) does not answer.
+FATAL_XIDS = frozenset({48, 64, 74, 79, 95, 119, 120})
 
 
 class Device:
@@ -48,8 +61,11 @@ class Device:
         *,
         tokenizers: Mapping[str, PromptTokenizer],
         clock: Callable[[], float],
-        measure: Measurer | None = None,
+        gauge: Gauge | None = None,
+        files: Files | None = None,
+        tell: Callable[[DeviceTold], None] = lambda _: None,
     ) -> None:
+        """`gauge`: what the driver tells; without one nothing is measured."""
         self.id = settings.id
         self._settings = settings
         self._catalog = catalog
@@ -57,16 +73,21 @@ class Device:
         self._results = results
         self._tokenizers = tokenizers
         self._clock = clock
-        self._measure = measure
-        self._loop = StepLoop(triton, clock)
+        self._tell = tell
+        self._gauge = gauge or Gauge(None, settings.id)
+        self._tally = Tally()
+        self._loop = StepLoop(triton, clock, on_batch=self._stepped, on_idle=self._idle)
+        self._stepping = asyncio.Event()  # a batch runs
         self._runs: set[AttemptRun] = set()  # those that need the device
-        self._loader = asyncio.Lock()  # one load or unload at a time, in the order they came
-        self._resident: frozenset[str] = frozenset()
-        self._changes = 0  # loads and unloads begun or ended; tells a sample that it is stale
+        self._loader = Loader(
+            settings.id, catalog, triton, self._gauge, clock=clock, in_use=self._uses, files=files
+        )
 
     async def run_loop(self) -> None:
         """Run the step loop, for ever."""
-        await self._loop.run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._loop.run())
+            tasks.create_task(self._watch_memory())
 
     async def wait_until_live(self, patience_seconds: float) -> bool:
         """Whether Triton came alive within `patience_seconds`."""
@@ -86,7 +107,7 @@ class Device:
     @property
     def resident(self) -> tuple[str, ...]:
         """Models whose weights are here, as far as is known now."""
-        return tuple(sorted(self._resident))
+        return tuple(sorted(self._loader.resident))
 
     def admit(self, work: Work, tell: Callable[[Told], None]) -> AttemptRun:
         """An attempt on this device. From now until it needs the device no more (it is decoded, or
@@ -114,73 +135,77 @@ class Device:
         return run
 
     async def load(self, model: str) -> ModelChanged:
-        """Load a model's components one after the other; all of them, or none in the end."""
-        async with self._loader:
-            started = self._clock()
-            self._changes += 1
-            error = None
-            card = self._catalog.get(model)
-            if card is None:
-                error = _unknown(model)
-            else:
-                error = await self._load(card)
-            self._resident = self._resident - {model} if error else self._resident | {model}
-            self._changes += 1
-            seconds = self._clock() - started
-            log.info("model loaded" if not error else "model did not load", device=self.id,
-                     model=model, seconds=round(seconds, 3),
-                     reason=error.reason if error else None)  # fmt: skip
-            return ModelChanged(self.id, model, error is None, seconds, error)
+        """Load a model."""
+        return await self._loader.load(model)
 
     async def unload(self, model: str) -> ModelChanged:
-        """Unload a model's components, the last loaded first, and see them gone."""
-        async with self._loader:
-            started = self._clock()
-            self._changes += 1
-            card = self._catalog.get(model)
-            if card is None:
-                error: AtelierError | None = _unknown(model)
-            elif any(run.card.name == model for run in self._runs):
-                error = AtelierError("the model is in use", reason="MODEL_IN_USE")
-                error.code = "FAILED_PRECONDITION"
-            else:
-                error = await self._unload(card)
-            if error is None:
-                self._resident -= {model}
-            self._changes += 1
-            seconds = self._clock() - started
-            log.info("model unloaded" if not error else "model did not unload", device=self.id,
-                     model=model, seconds=round(seconds, 3),
-                     reason=error.reason if error else None)  # fmt: skip
-            return ModelChanged(self.id, model, model in self._resident, seconds, error)
+        """Unload a model."""
+        return await self._loader.unload(model)
+
+    async def recycle(self, reason: str) -> Recycled:
+        """End its Triton, and see it come back with nothing loaded. Waits for no load: a Triton
+        that hangs is what this is for."""
+        log.warning("recycling", device=self.id, reason=reason)
+        started = self._clock()
+        error: AtelierError | None = None
+        try:
+            await end_process(self._settings.triton_pid_file)
+            self._loader.changes += 1
+            if not await self._is_back(started + BACK_SECONDS):
+                error = ExecutionError(
+                    f"its Triton was ended, and did not come back within {BACK_SECONDS:g} s",
+                    retryable=True,
+                    reason="TRITON_GONE",
+                )
+        except ExecutionError as failure:
+            error = failure
+        seconds = self._clock() - started
+        log.warning("recycled" if not error else "not recycled", device=self.id,
+                    seconds=round(seconds, 1), reason=error.reason if error else None)  # fmt: skip
+        return Recycled(self.id, seconds, error)
+
+    async def probe(self, model: str) -> Probed:
+        """Try whether it works: the driver, Triton, and one step of a model where one is named."""
+        started = self._clock()
+        error: AtelierError | None = None
+        sample = await self.sample()
+        card = self._catalog.get(model) if model else None
+        if not sample.healthy:
+            error = ExecutionError(sample.reason, retryable=True, reason="DEVICE_UNAVAILABLE")
+        elif model and card is None:
+            error = unknown(model)
+        elif card:
+            error = await self._try_out(card)
+        log.info("probed", device=self.id, model=model, reason=error.message if error else None)
+        return Probed(self.id, self._clock() - started, error)
 
     async def sample(self) -> DeviceSample:
         """How the device is; what is resident is as Triton tells, or as it last told."""
-        reason, measure = await asyncio.gather(self._trouble(), self._measured())
-        return DeviceSample(
-            device_id=self.id,
-            healthy=not reason,
-            reason=reason,
-            measured_bytes=measure.used_bytes,
-            utilisation_percent=measure.utilisation_percent,
-            resident_models=self.resident,
-        )
+        silence, measure = await asyncio.gather(self._silence(), self._gauge.sample())
+        now = self._clock()
+        xids = tuple((xid.code, max(0.0, now - xid.at)) for xid in measure.xids)
+        trouble, reason = _trouble(measure, xids, silence)
+        return DeviceSample(self.id, trouble, reason, measure, self.resident, xids)
 
     async def facts(self) -> DeviceFacts:
         """What the device is, for a Hello."""
         sample = await self.sample()
-        settings = self._settings
-        return DeviceFacts(
-            settings.id, settings.hardware, settings.capacity_bytes, sample.resident_models
-        )
+        settings, total = self._settings, sample.measure.total_bytes
+        capacity = settings.capacity_bytes
+        if 0 < total < capacity:
+            log.warning("more memory is declared than there is", device=self.id,
+                        declared=capacity, measured=total)  # fmt: skip
+            capacity = total
+        return DeviceFacts(settings.id, settings.hardware, capacity, sample.resident_models)
 
     async def close(self) -> None:
         """Let go of Triton."""
+        self._gauge.close()
         await self._triton.close()
 
-    async def _trouble(self) -> str:
-        """What is wrong with Triton, if anything; learns what is resident."""
-        changes = self._changes
+    async def _silence(self) -> str:
+        """Why Triton does not answer as it should, if so; learns what is resident."""
+        changes = self._loader.changes
         try:
             async with asyncio.timeout(LIVE_SECONDS):
                 live = await self._triton.live()
@@ -189,55 +214,72 @@ class Device:
             return f"Triton gave no answer within {LIVE_SECONDS:g} s"
         except ExecutionError as error:
             return error.message
-        if self._changes == changes:  # else a load or unload knows better
-            self._resident = self._models_of(loaded)
+        self._loader.seen(loaded, changes)
         return "" if live else "Triton says that it is not live"
 
-    async def _measured(self) -> Measure:
-        """What the driver tells; a driver that hangs tells nothing, and holds only its thread."""
-        if self._measure is None:
-            return NOTHING
-        try:
-            async with asyncio.timeout(LIVE_SECONDS):
-                return await asyncio.to_thread(self._measure)
-        except TimeoutError:
-            log.warning("the driver gave no answer", device=self.id, seconds=LIVE_SECONDS)
-            return NOTHING
+    async def _try_out(self, card: ModelCard) -> AtelierError | None:
+        """Run the model, loaded for this where it is not there."""
+        async with self._loader.lock:
+            try:
+                brought = await self._loader.missing(card)
+                self._loader.changes += 1
+                try:
+                    await self._loader.bring(card, brought)
+                    await try_out(self._triton, card)
+                finally:
+                    left = await self._loader.take_away(brought)
+                    self._loader.changes += 1
+            except ExecutionError as error:
+                return error
+            return left
 
-    async def _load(self, card: ModelCard) -> AtelierError | None:
-        try:
-            for name in card.components.triton_models:
-                await self._triton.load(card, name)
-        except ExecutionError as error:
-            await self._unload(card)  # no half of a model keeps memory
-            return error
-        return None
+    async def _is_back(self, give_up: float) -> bool:
+        while await self._silence():
+            if self._clock() > give_up:
+                return False
+            await asyncio.sleep(LIVE_POLL_SECONDS)
+        return True
 
-    async def _unload(self, card: ModelCard) -> AtelierError | None:
-        names = card.components.triton_models
-        try:
-            for name in reversed(names):
-                await self._triton.unload(name)
-            give_up = self._clock() + UNLOAD_WAIT_SECONDS
-            while not (await self._triton.resident()).isdisjoint(names):
-                if self._clock() > give_up:
-                    return ExecutionError(
-                        "Triton did not let go of the model", retryable=True, reason="UNLOAD_STUCK"
-                    )
-                await asyncio.sleep(UNLOAD_POLL_SECONDS)
-        except ExecutionError as error:
-            return error
-        return None
+    def _uses(self, model: str) -> bool:
+        return any(run.card.name == model for run in self._runs)
 
-    def _models_of(self, loaded: frozenset[str]) -> frozenset[str]:
-        return frozenset(
-            name
-            for name, card in self._catalog.cards.items()
-            if loaded.issuperset(card.components.triton_models)
-        )
+    # What batches take.
+
+    async def _watch_memory(self) -> None:
+        while True:
+            await self._stepping.wait()
+            if used := await self._gauge.used_bytes():
+                self._tally.memory(used)
+            await asyncio.sleep(MEMORY_POLL_SECONDS)
+
+    def _stepped(self, card: ModelCard, shape: str, rows: int, seconds: float) -> None:
+        self._stepping.set()
+        self._told(self._tally.step((card.name, shape, rows), seconds, self._clock()))
+
+    def _idle(self) -> None:
+        self._stepping.clear()
+        self._told(self._tally.end(self._clock()))
+
+    def _told(self, run: Run | None) -> None:
+        if run:
+            model, shape, rows = run.composition
+            self._tell(
+                BatchMeasured(
+                    self.id, model, shape, rows, run.steps, run.step_seconds, run.peak_bytes,
+                    self.resident,
+                )
+            )  # fmt: skip
 
 
-def _unknown(model: str) -> AtelierError:
-    error = AtelierError(f"this agent has no model {model[:64]}", reason="MODEL_UNKNOWN")
-    error.code = "NOT_FOUND"
-    return error
+def _trouble(
+    measure: Measure, xids: tuple[tuple[int, float], ...], silence: str
+) -> tuple[Trouble, str]:
+    """What is wrong, the worst first, and in words."""
+    if measure.lost:
+        return Trouble.LOST, measure.lost
+    fatal = [code for code, age in xids if code in FATAL_XIDS and age < FAULT_SECONDS]
+    if fatal:
+        return Trouble.FAULT, f"the driver told of XID {fatal[-1]}"
+    if silence:
+        return Trouble.TRITON, silence
+    return Trouble.NONE, ""

@@ -19,7 +19,8 @@ import structlog
 
 from agent.commands import Commands, StaleLeaderError
 from agent.device import Device
-from agent.messages import hello_to, report_to
+from agent.host_memory import HostMemory
+from agent.messages import NO_HOST, hello_to, report_to
 from agent.outbox import Outbox
 from atelier.rpc import channel
 from atelier.v1 import agent_pb2 as pb
@@ -83,6 +84,7 @@ class Link:
         *,
         connect: Connect,
         rng: Random,
+        host: HostMemory | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._node = node
@@ -91,6 +93,7 @@ class Link:
         self._outbox = outbox
         self._connect = connect
         self._rng = rng
+        self._host = host
         self._sleep = sleep
         self._failures = 0  # in a row
 
@@ -114,7 +117,8 @@ class Link:
         """
         facts = await asyncio.gather(*(device.facts() for device in self._devices.values()))
         attempts = self._commands.attempts()  # nothing awaited between this and the write
-        await stream.write(hello_to(self._node, facts, attempts, self._commands.epoch))
+        host = self._host.facts() if self._host else NO_HOST
+        await stream.write(hello_to(self._node, facts, attempts, self._commands.epoch, host))
         async with asyncio.timeout(WELCOME_SECONDS):
             greeting = await stream.read()
         if greeting is grpc.aio.EOF or not greeting.HasField("welcome"):
@@ -141,7 +145,8 @@ class Link:
                 replace(sample, resident_models=device.resident)
                 for device, sample in zip(devices, samples, strict=True)
             ]
-            self._outbox.put("report", report_to(current))
+            host = self._host.facts() if self._host else NO_HOST
+            self._outbox.put("report", report_to(current, host))
             await self._sleep(every_seconds)
 
     async def _read(self, stream: Stream) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from agent.work import (
     Attempt,
+    BatchMeasured,
     DeviceFacts,
     DeviceSample,
     Failed,
+    HostFacts,
     ModelChanged,
     Phase,
+    Probed,
     Progressed,
+    Recycled,
     Released,
     Succeeded,
     Told,
+    Trouble,
     Work,
 )
 from atelier.status import to_status
@@ -20,6 +25,9 @@ from atelier.translate import image_from, provenance_to, result_to
 from atelier.v1 import agent_pb2 as pb
 from atelier.v1 import generation_pb2
 
+NO_HOST = HostFacts()
+
+_TROUBLES = {trouble: pb.DeviceTrouble.Value(f"DEVICE_TROUBLE_{trouble}") for trouble in Trouble}
 _PHASES = {phase: generation_pb2.Phase.Value(f"PHASE_{phase}") for phase in Phase}
 
 
@@ -52,7 +60,11 @@ def work_from(message: pb.RunGeneration) -> Work | None:
 
 
 def hello_to(
-    node: str, devices: list[DeviceFacts], attempts: list[Attempt], epoch: int
+    node: str,
+    devices: list[DeviceFacts],
+    attempts: list[Attempt],
+    epoch: int,
+    host: HostFacts = NO_HOST,
 ) -> pb.ConnectRequest:
     """The first message of a stream."""
     return pb.ConnectRequest(
@@ -69,26 +81,42 @@ def hello_to(
             ],
             attempts=[attempt_to(attempt) for attempt in attempts],
             epoch=epoch,
+            host_memory_bytes=host.capacity_bytes,
+            host_models=host.models,
         )
     )
 
 
-def report_to(samples: list[DeviceSample]) -> pb.ConnectRequest:
+def report_to(samples: list[DeviceSample], host: HostFacts = NO_HOST) -> pb.ConnectRequest:
     """The heartbeat."""
     return pb.ConnectRequest(
         device_report=pb.DeviceReport(
-            samples=[
-                pb.DeviceSample(
-                    device_id=sample.device_id,
-                    healthy=sample.healthy,
-                    reason=sample.reason,
-                    measured_bytes=sample.measured_bytes,
-                    utilisation_percent=sample.utilisation_percent,
-                    resident_models=sample.resident_models,
-                )
-                for sample in samples
-            ]
+            samples=[_sample_to(sample) for sample in samples],
+            host_models=host.models,
+            host_resident_bytes=host.resident_bytes,
         )
+    )
+
+
+def _sample_to(sample: DeviceSample) -> pb.DeviceSample:
+    measure = sample.measure
+    return pb.DeviceSample(
+        device_id=sample.device_id,
+        healthy=sample.healthy,
+        reason=sample.reason,
+        trouble=pb.DeviceTrouble.ValueType(_TROUBLES[sample.trouble]),
+        resident_models=sample.resident_models,
+        measured_bytes=measure.used_bytes,
+        free_bytes=measure.free_bytes,
+        total_bytes=measure.total_bytes,
+        utilisation_percent=measure.utilisation_percent,
+        temperature_celsius=measure.temperature_celsius,
+        power_watts=measure.power_watts,
+        uncorrected_ecc_errors=measure.uncorrected_ecc_errors,
+        xids=[pb.XidEvent(code=code, age_seconds=age) for code, age in sample.xids],
+        processes=[pb.DeviceProcess(pid=h.pid, bytes=h.bytes) for h in measure.holders],
+        mig_profile=measure.mig_profile,
+        driver_answered=measure.answered,
     )
 
 
@@ -132,6 +160,38 @@ def told_to(told: Told) -> pb.ConnectRequest:
                     device_id=told.device_id,
                     model=told.model,
                     resident=told.resident,
+                    failure=to_status(told.error) if told.error else None,
+                    seconds=told.seconds,
+                    measured_bytes=told.measured_bytes,
+                    from_host_memory=told.from_host_memory,
+                    triton_models=told.triton_models,
+                )
+            )
+        case BatchMeasured():
+            return pb.ConnectRequest(
+                batch_measured=pb.BatchMeasured(
+                    device_id=told.device_id,
+                    model=told.model,
+                    shape=told.shape,
+                    rows=told.rows,
+                    peak_bytes=told.peak_bytes,
+                    steps=told.steps,
+                    step_seconds=told.step_seconds,
+                    resident_models=told.resident_models,
+                )
+            )
+        case Recycled():
+            return pb.ConnectRequest(
+                device_recycled=pb.DeviceRecycled(
+                    device_id=told.device_id,
+                    failure=to_status(told.error) if told.error else None,
+                    seconds=told.seconds,
+                )
+            )
+        case Probed():
+            return pb.ConnectRequest(
+                device_probed=pb.DeviceProbed(
+                    device_id=told.device_id,
                     failure=to_status(told.error) if told.error else None,
                     seconds=told.seconds,
                 )

@@ -74,14 +74,16 @@ class Triton:
         answer = await self._call("ServerLive", pb.ServerLiveRequest(), LIVE_SECONDS)
         return bool(answer.live)
 
+    async def ready(self) -> frozenset[str]:
+        """Triton models that can be used."""
+        return frozenset(name for name, state in await self._index() if state == "READY")
+
     async def resident(self) -> frozenset[str]:
         """Triton models that are loaded or on their way out: their memory is still taken."""
-        answer = await self._call("RepositoryIndex", pb.RepositoryIndexRequest(), INDEX_SECONDS)
         return frozenset(
-            model.name
-            for model in answer.models
-            if model.state == "READY"
-            or (model.state == "UNLOADING" and not self._is_dead(model.name))
+            name
+            for name, state in await self._index()
+            if state == "READY" or (state == "UNLOADING" and not self._is_dead(name))
         )
 
     async def load(self, card: ModelCard, model: str) -> None:
@@ -147,6 +149,11 @@ class Triton:
     async def close(self) -> None:
         """Close the channel; calls under way fail."""
         await self._channel.close()
+
+    async def _index(self) -> list[tuple[str, str]]:
+        """Each Triton model of the repository, and its state."""
+        answer = await self._call("RepositoryIndex", pb.RepositoryIndexRequest(), INDEX_SECONDS)
+        return [(model.name, model.state) for model in answer.models]
 
     async def _infer(
         self,

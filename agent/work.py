@@ -82,11 +82,50 @@ class Failed:
 
 @dataclass(frozen=True)
 class ModelChanged:
-    """A load or an unload ended; `resident` says where the model stands now."""
+    """A load or an unload ended; `resident` says where the model stands now.
+
+    measured_bytes: what the driver's figure changed by, 0 where it tells none.
+    triton_models: those that came or went; not what another model shares.
+    """
 
     device_id: str
     model: str
     resident: bool
+    seconds: float
+    error: AtelierError | None = None
+    measured_bytes: int = 0
+    from_host_memory: bool = False
+    triton_models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BatchMeasured:
+    """What a batch took while its composition stayed as it was; 0 peak_bytes: not known."""
+
+    device_id: str
+    model: str
+    shape: str
+    rows: int
+    steps: int
+    step_seconds: float  # the median
+    peak_bytes: int
+    resident_models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recycled:
+    """A device's Triton was started anew, or could not be."""
+
+    device_id: str
+    seconds: float
+    error: AtelierError | None = None
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A device was tried."""
+
+    device_id: str
     seconds: float
     error: AtelierError | None = None
 
@@ -102,16 +141,76 @@ class DeviceFacts:
 
 
 @dataclass(frozen=True)
+class HostFacts:
+    """What the node's host memory may hold, and holds, as measured."""
+
+    capacity_bytes: int = 0
+    models: tuple[str, ...] = ()
+    resident_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Xid:
+    """An error that the driver told of, and when (seconds on our clock)."""
+
+    code: int
+    at: float
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that holds memory on the GPU; 0 bytes where the driver does not tell."""
+
+    pid: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What the driver tells; `lost` says in words why it has no hold of the GPU any more."""
+
+    used_bytes: int = 0
+    free_bytes: int = 0
+    total_bytes: int = 0
+    utilisation_percent: int = 0  # of the last period: in how much of it a kernel ran
+    temperature_celsius: int = 0
+    power_watts: float = 0.0
+    uncorrected_ecc_errors: int = 0
+    holders: tuple[Holder, ...] = ()
+    xids: tuple[Xid, ...] = ()
+    mig_profile: str = ""
+    lost: str = ""
+    answered: bool = True
+
+
+NOTHING = Measure(answered=False)
+
+
+class Trouble(StrEnum):
+    """What is wrong with a device; the values are the contract's."""
+
+    NONE = "UNSPECIFIED"
+    TRITON = "TRITON"
+    LOST = "LOST"
+    FAULT = "FAULT"
+
+
+@dataclass(frozen=True)
 class DeviceSample:
-    """What a device looks like now."""
+    """What a device looks like now; `reason` has its trouble in words."""
 
     device_id: str
-    healthy: bool
+    trouble: Trouble
     reason: str
-    measured_bytes: int
-    utilisation_percent: int
+    measure: Measure
     resident_models: tuple[str, ...]
+    xids: tuple[tuple[int, float], ...] = ()  # the driver's latest errors: (code, seconds ago)
+
+    @property
+    def healthy(self) -> bool:
+        return self.trouble is Trouble.NONE
 
 
 Outcome = Succeeded | Failed
-Told = Progressed | Released | Succeeded | Failed | ModelChanged
+DeviceTold = ModelChanged | BatchMeasured | Recycled | Probed
+Told = Progressed | Released | Succeeded | Failed | DeviceTold

@@ -82,6 +82,11 @@ class DeviceSettings(BaseModel):
     triton_address: str  # host:port of its gRPC service
     capacity_bytes: int
     hardware: str = "cpu"
+    # The driver's name of it: UUID (GPU-..., MIG-...), index ("2") or MIG instance ("2:1"). Empty:
+    # no driver is asked, and nothing is measured.
+    gpu: str = ""
+    # Where whoever keeps its Triton writes the pid; without it a Triton is never started anew.
+    triton_pid_file: Path | None = None
 
 
 class AgentSettings(ObjectStoreSettings):
@@ -92,3 +97,4 @@ class AgentSettings(ObjectStoreSettings):
     devices: list[DeviceSettings]
     model_repository: Path = Field(default_factory=model_repository)
     triton_admin_key: SecretStr | None = None  # for its restricted protocols
+    host_memory_bytes: int = 0  # of the node's memory, for files of recently used models

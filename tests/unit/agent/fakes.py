@@ -38,6 +38,10 @@ class FakeTriton:
         self._check("resident", None)
         return frozenset(self.loaded)
 
+    async def ready(self) -> frozenset[str]:
+        self._check("ready", None)
+        return frozenset(self.loaded)
+
     async def load(self, _card: ModelCard, model: str) -> None:
         self._check("load", model)
         self.log.append(f"load {model}")

@@ -1,0 +1,50 @@
+"""The smallest generation that a model can make, one step of it: whether a device works."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+
+from agent.triton import StepRows, Triton
+from atelier.catalog import ModelCard
+from atelier.errors import ExecutionError
+
+PROBE_SECONDS = 20.0  # for all three calls; a healthy device takes a fraction of one
+
+
+async def try_out(triton: Triton, card: ModelCard) -> None:
+    """Text, one step, pixels, of the model's smallest measured shape.
+
+    Raises:
+        ExecutionError: a call failed, took too long, or gave values that are not finite.
+    """
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            await _try_out(triton, card)
+    except TimeoutError:
+        raise ExecutionError(
+            f"a probe took longer than {PROBE_SECONDS:g} s", retryable=True, reason="DEVICE_TIMEOUT"
+        ) from None
+
+
+async def _try_out(triton: Triton, card: ModelCard) -> None:
+    shape = min(card.profiles, key=lambda name: card.profiles[name].activation_bytes_per_row)
+    width, height = (int(side) // card.latents.downscale for side in shape.split("x")[:2])
+    text = await triton.encode_text(card, np.zeros((2, card.text.tokens), dtype=np.int64))
+    latents = np.zeros((1, card.latents.channels, height, width), dtype=np.float32)
+    rows = StepRows(
+        latents=latents,
+        denoised_prev=latents,
+        timestep=np.full((1, 1), 1.0, dtype=np.float32),
+        text_embeddings=text[np.newaxis].astype(np.float32),
+        guidance=np.full((1, 1), 1.0, dtype=np.float32),
+        # x_next = x: whatever the model says, these latents can be decoded.
+        coefficients=np.array([[1, 1, 0, 1, 0, 0]], dtype=np.float32),
+    )
+    after, denoised = await triton.step(card, shape, rows)
+    if not (np.isfinite(after).all() and np.isfinite(denoised).all()):
+        raise ExecutionError(
+            "a probe gave values that are not finite", retryable=True, reason="INVALID_OUTPUT"
+        )
+    await triton.decode(card, after)
