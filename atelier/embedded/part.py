@@ -46,6 +46,7 @@ class Part(ABC):
 
     name: str
     address: str  # empty: it listens to nobody
+    pid_file: Path | None = None  # where its process is named, for who may have to end it
     needs: tuple[str, ...] = ()  # names of the parts that must answer before this one is started
     start_seconds = 60.0  # for its first answer
     stop_signal = signal.SIGTERM

@@ -25,6 +25,7 @@ from atelier.embedded.state import StateDir
 from atelier.embedded.triton import Triton
 
 DEVICE_BYTES = 2 * 2**30
+HOST_BYTES = 2**28  # of the machine's memory, for files of models that are used
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def _rooms(
             "triton_address": triton.address,
             "capacity_bytes": options.device_bytes,
             "hardware": hardware,
+            "triton_pid_file": str(triton.pid_file),
         }
         for triton in tritons
     ]
@@ -136,6 +138,7 @@ def _rooms(
             "ATELIER_SCHEDULER_ADDRESS": scheduler,
             "ATELIER_NODE": socket.gethostname(),
             "ATELIER_DEVICES": json.dumps(devices),
+            "ATELIER_HOST_MEMORY_BYTES": str(HOST_BYTES),
             "ATELIER_TRITON_ADMIN_KEY": tritons[0].admin_key,
         },
         state.root,

@@ -181,6 +181,8 @@ class Keeper:
                 start_new_session=True,  # the terminal's Ctrl-C is for us alone
             )
         self._started = processes.start_ticks(self._process.pid)
+        if self.part.pid_file:
+            self.part.pid_file.write_text(f"{self._process.pid} {self._started}\n")
         self._changed()
 
     async def _until_ready(self, deadline: float) -> None:

@@ -54,6 +54,7 @@ class Triton(Part):
     def __post_init__(self) -> None:
         self.name = f"triton-{self.index}"
         self.address = f"127.0.0.1:{self.port}"
+        self.pid_file = self.folder / "pid"
 
     def prepare(self) -> None:
         """Put the backends together, and sweep the shared memory of a Triton that was killed."""

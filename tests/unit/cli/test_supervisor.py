@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.recycle import end_process
 from atelier.embedded import logs, supervisor
 from atelier.embedded.part import Command, NotReadyError, Part, PartError
 from atelier.embedded.supervisor import Backoff, Hooks, Keeper, StartError, Supervisor, log_tail
@@ -109,6 +110,21 @@ async def test_a_part_that_dies_comes_back_though_nobody_can_be_told(
     heard.breaks = True
     os.kill(pid(keeper), signal.SIGKILL)
     await until(lambda: keeper.restarts == 1 and keeper.state == "ready")
+
+
+async def test_a_part_is_named_in_its_file_for_who_may_have_to_end_it(
+    supervise: Start, tmp_path: Path
+) -> None:
+    part = Sleeper()
+    part.pid_file = tmp_path / "pid"
+    stack = supervise(part)
+    await stack.start()
+    keeper = stack.keepers["sleeper"]
+    before = part.pid_file.read_text()
+    assert before.split()[0] == str(pid(keeper))
+    await end_process(part.pid_file)  # as the agent does
+    await until(lambda: keeper.restarts == 1 and keeper.state == "ready")
+    assert part.pid_file.read_text().split()[0] == str(pid(keeper)) != before.split()[0]
 
 
 async def test_stop_ends_every_part_though_nobody_can_be_told(
