@@ -91,6 +91,8 @@ class FleetWatch:
                     yield pb.WatchFleetResponse(change=change)
             if records:
                 await asyncio.sleep(PAUSE_SECONDS)
+            if sequence < self._recent.last:
+                continue
             try:
                 async with asyncio.timeout(max(0.0, next_look - self._clock())):
                     await news.wait()

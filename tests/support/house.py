@@ -10,16 +10,21 @@ from types import TracebackType
 from typing import Any, Self
 
 from atelier.generation_store import GenerationStore
+from atelier.order_store import OrderStore
 from atelier.v1 import agent_pb2
 from atelier.v1 import scheduler_pb2 as pb
 from scheduler.agent_servicer import AgentServicer
 from scheduler.background import Background
 from scheduler.dispatch import Dispatch
 from scheduler.fleet import Fleet
+from scheduler.fleet_servicer import FleetServicer
+from scheduler.fleet_view import FleetView
+from scheduler.fleet_watch import FleetWatch
 from scheduler.intake import Intake
 from scheduler.lines import Lines
 from scheduler.live import Live
 from scheduler.model import model_of
+from scheduler.orders import Orders
 from scheduler.outcomes import Outcomes
 from scheduler.recent import Recent
 from scheduler.reports import Reports
@@ -65,6 +70,12 @@ class House:
             self.outcomes,
             self.background,
             max_queued=100,
+        )
+        self.orders = Orders(OrderStore(store.database), self.live, self.background)
+        view = FleetView(self.live, self.fleet, lambda: datetime.now(UTC))
+        self.fleet_watch = FleetWatch(view, self.recent, epoch=1, clock=clock)
+        self.operators = FleetServicer(
+            self.live, view, self.fleet_watch, self.recent, self.orders, self.background
         )
         self.agents = AgentServicer(self.lines, self.fleet, self.reports, report_seconds=1.0)
 

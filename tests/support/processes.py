@@ -25,9 +25,12 @@ def free_address() -> str:
         return f"127.0.0.1:{s.getsockname()[1]}"
 
 
-def scheduler_process(dsn: str, folder: Path, **settings: object) -> Process:
-    """A scheduler over that database that serves the toy model; not started yet."""
-    (folder / "toy.toml").write_text(CARD)
+def scheduler_process(
+    dsn: str, folder: Path, *, models: tuple[str, ...] = ("toy",), **settings: object
+) -> Process:
+    """A scheduler over that database that serves toy models of these names; not started yet."""
+    for model in models:
+        (folder / f"{model}.toml").write_text(CARD.replace('name = "toy"', f'name = "{model}"'))
     address = free_address()
     return Process(
         "scheduler",

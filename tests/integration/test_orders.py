@@ -1,0 +1,106 @@
+"""Operators' orders where the database does not acknowledge what it took, or took nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from atelier.errors import FailedPreconditionError, UnavailableError
+from atelier.generation_store import GenerationStore
+from atelier.migrate import migrate
+from atelier.order_store import OrderStore, StandingOrders
+from scheduler.orders import Orders
+from tests.support.house import House
+
+
+class LostAcknowledgements(OrderStore):
+    """Of the next `losses` writes, none is acknowledged; `written`: whether they are made."""
+
+    losses, written = 0, True
+
+    async def _lose(self, write: Callable[..., Any], *arguments: str) -> Any:
+        if not self.losses:
+            return await write(*arguments)
+        self.losses -= 1
+        if self.written:
+            await write(*arguments)
+        raise UnavailableError("the acknowledgement was lost")
+
+    async def drain(self, device_id: str, reason: str) -> None:
+        await self._lose(super().drain, device_id, reason)
+
+    async def pin(self, device_id: str, model: str) -> None:
+        await self._lose(super().pin, device_id, model)
+
+
+@pytest.fixture
+async def house(dsn: str) -> AsyncIterator[House]:
+    migrate(dsn)
+    async with GenerationStore(dsn) as store, House(store) as house:
+        house.join()
+        yield house
+
+
+@pytest.fixture
+def store(house: House) -> LostAcknowledgements:
+    return LostAcknowledgements(house.store.database)
+
+
+@pytest.fixture
+def orders(house: House, store: LostAcknowledgements) -> Orders:
+    return Orders(store, house.live, house.background)
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    async with asyncio.timeout(5.0):
+        while not holds():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)
+
+
+async def test_the_core_follows_a_drain_that_was_written(
+    house: House, store: LostAcknowledgements, orders: Orders
+) -> None:
+    store.losses = 1
+    with pytest.raises(UnavailableError):
+        await orders.drain("d0", "new fans")
+    await until(lambda: house.live.sched.devices["d0"].drained == "new fans")
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_the_core_follows_a_pin_whether_it_was_written_or_not(
+    house: House, store: LostAcknowledgements, orders: Orders, written: bool
+) -> None:
+    store.losses, store.written = 1, written
+    with pytest.raises(UnavailableError):
+        await orders.pin("toy", "d0")
+    await until(lambda: not len(house.background))
+    assert house.live.sched.devices["d0"].pinned == ({"toy"} if written else set())
+
+
+async def test_what_the_core_refuses_is_not_written(house: House, orders: Orders) -> None:
+    house.join(capacity=100)
+    with pytest.raises(FailedPreconditionError):
+        await orders.pin("toy", "d0")
+    assert await OrderStore(house.store.database).read() == StandingOrders({}, {})
+
+
+async def test_a_pin_of_a_model_that_is_served_no_more_waits_and_can_be_taken_back(
+    house: House, store: LostAcknowledgements, orders: Orders
+) -> None:
+    await store.pin("d0", "gone")
+    await orders.take_up()
+    assert not house.live.sched.pinned["d0"]
+    await orders.unpin("gone", "d0")
+    assert await store.read() == StandingOrders({}, {})
+
+
+async def test_orders_follow_one_another(
+    house: House, store: LostAcknowledgements, orders: Orders
+) -> None:
+    """Whatever their writes overtake, the core and the database end with the same one."""
+    await asyncio.gather(*(orders.drain("d0", f"reason {n}") for n in range(10)))
+    stands = (await store.read()).drained["d0"]
+    assert house.live.sched.devices["d0"].drained == stands
