@@ -20,6 +20,7 @@ from atelier.order_store import OrderStore
 from atelier.status import cut
 from scheduler.background import Background
 from scheduler.decisions import Load
+from scheduler.fleet import AWAY
 from scheduler.live import Live
 from scheduler.outcomes import persist
 from scheduler.residency import OrderRefusedError
@@ -146,8 +147,11 @@ class Orders:
             raise _not_found("device", device_id, {*sched.devices, *ordered})
 
     def _present(self, device_id: str) -> None:
+        self._known(device_id)
         if device_id not in self._live.sched.devices:
-            raise _not_found("device", device_id, self._live.sched.devices)
+            raise FailedPreconditionError(
+                f"{device_id}: {AWAY}; start it, and order again", reason="DEVICE_AWAY"
+            )
 
     def _served(self, model: str) -> None:
         if model not in self._live.sched.models:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from atelier.cli import doctor as doctor_
+from atelier.cli import operators, simulation
 from atelier.cli import ps as ps_
-from atelier.cli import simulation
 from atelier.cli.generate import Wish
 from atelier.cli.generate import generate as generate_
 from atelier.cli.generate import get as get_
-from atelier.cli.problems import INTERRUPTED, ProblemError
+from atelier.cli.options import AddressOption, StateDirOption, ask, wide
 from atelier.cli.up import DEFAULT_STATE_DIR, UpOptions
 from atelier.cli.up import up as up_
-from atelier.cli.where import gateway_address
 from atelier.embedded.stack import StackOptions
 
 app = typer.Typer(
@@ -30,16 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-simulation.add_to(app)
-
-PIPE_COLUMNS = 240
-
-StateDirOption = Annotated[
-    Path, typer.Option("--state-dir", envvar="ATELIER_STATE_DIR", help="Where a stack keeps all.")
-]
-AddressOption = Annotated[
-    str | None, typer.Option("--address", envvar="ATELIER_ADDRESS", help="A gateway, host:port.")
-]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="A folder, or a file.")]
 
 
@@ -72,13 +58,13 @@ def down(state_dir: StateDirOption = DEFAULT_STATE_DIR) -> None:
 @app.command()
 def ps(state_dir: StateDirOption = DEFAULT_STATE_DIR) -> None:
     """Show every part, every device and every queue."""
-    raise typer.Exit(ps_.ps(state_dir, _wide()))
+    raise typer.Exit(ps_.ps(state_dir, wide()))
 
 
 @app.command()
 def doctor(state_dir: StateDirOption = DEFAULT_STATE_DIR) -> None:
     """Check everything, and say what to do about what is wrong."""
-    raise typer.Exit(doctor_.doctor(state_dir, _wide()))
+    raise typer.Exit(doctor_.doctor(state_dir, wide()))
 
 
 @app.command()
@@ -98,7 +84,7 @@ def generate(
     """Draw PROMPT."""
     width, height = parse_size(size)
     wish = Wish(prompt, model, negative, width, height, steps, guidance, seed, n)
-    _ask(address, state_dir, lambda where: generate_(where, wish, out, Console()))
+    ask(address, state_dir, lambda where: generate_(where, wish, out, Console()))
 
 
 @app.command()
@@ -109,7 +95,7 @@ def get(
     state_dir: StateDirOption = DEFAULT_STATE_DIR,
 ) -> None:
     """Wait for a generation that was asked for earlier, and write its pictures."""
-    _ask(address, state_dir, lambda where: get_(where, generation, out, Console()))
+    ask(address, state_dir, lambda where: get_(where, generation, out, Console()))
 
 
 def parse_size(size: str | None) -> tuple[int | None, int | None]:
@@ -123,26 +109,8 @@ def parse_size(size: str | None) -> tuple[int | None, int | None]:
         raise typer.BadParameter(f"--size {size}: say 512x768, or 512 for a square") from error
 
 
-def _ask(
-    address: str | None, state_dir: Path, work: Callable[[str], Coroutine[Any, Any, object]]
-) -> None:
-    """Do `work` with a gateway; what goes wrong is told in lines, and by the exit status."""
-    complaint = Console(stderr=True)
-    try:
-        asyncio.run(work(gateway_address(address, state_dir)))
-    except ProblemError as error:
-        for line in error.lines:
-            complaint.print(f"[red]{escape(line)}[/]", soft_wrap=True, highlight=False)
-        raise typer.Exit(error.status) from error
-    except KeyboardInterrupt as error:
-        complaint.print("cancelled")
-        raise typer.Exit(INTERRUPTED) from error
-
-
-def _wide() -> Console:
-    """For tables: a file or a pipe has no width to fit into."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_COLUMNS)
+operators.add_to(app)
+simulation.add_to(app)
 
 
 def main() -> None:

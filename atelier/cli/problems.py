@@ -23,6 +23,11 @@ OPTIONS = {
     "guidance": "--guidance",
     "seed": "--seed",
     "count": "--n",
+    "device_id": "DEVICE",
+    "reason": "--reason",
+    "limit": "--last",
+    "past_decisions": "--past",
+    "interval_seconds": "--interval",
 }
 _BAD_INPUT_CODES = {"INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "OUT_OF_RANGE"}
 
@@ -49,6 +54,10 @@ def of_call(error: grpc.aio.AioRpcError, address: str) -> ProblemError:
                 f"nothing answers at {address} ({error.details()})",
                 "start it with `atelier up`, or ask `atelier doctor` what is wrong",
             ]
+        )
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return ProblemError(
+            [f"{address} did not answer in time", "ask `atelier doctor` what is wrong"]
         )
     status = BAD_INPUT if error.code().name in _BAD_INPUT_CODES else FAILED
     return ProblemError([f"{error.code().name}: {error.details()}"], status)

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import grpc
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from atelier.cli import fleet_words as words
 from atelier.cli.problems import FAILED
 from atelier.embedded import processes
 from atelier.embedded.state import StackRecord, StateDir
@@ -59,11 +61,6 @@ def down(state_dir: Path, console: Console) -> int:
     return 0
 
 
-def mebibytes(count: int | None) -> str:
-    """Bytes for a person; a dash for none."""
-    return "-" if not count else f"{count / 2**20:,.0f} MiB"
-
-
 def _parts(record: StackRecord) -> Table:
     table = Table("part", "state", "pid", "address", "memory", "restarts", box=None)
     table.add_column("log", overflow="fold")  # whole, so that it can be copied
@@ -74,7 +71,7 @@ def _parts(record: StackRecord) -> Table:
             part.state if alive or part.state in ("stopped", "failed") else "[red]gone[/]",
             str(part.pid) if alive else "-",
             part.address or "-",
-            mebibytes(processes.resident_bytes(part.pid) if alive and part.pid else None),
+            words.mebibytes(processes.resident_bytes(part.pid) if alive and part.pid else None),
             str(part.restarts),
             os.path.relpath(part.log),
         )
@@ -92,21 +89,16 @@ def _print_fleet(gateway: str, console: Console) -> None:
         return
     table = Table("device", "state", "memory held", "of", "models", "runs", "hardware", box=None)
     for device in devices.devices:
-        state = fleet_pb2.DeviceState.Name(device.state).removeprefix("DEVICE_STATE_").lower()
-        loading = [f"{device.loading_model} (loading)"] if device.loading_model else []
         table.add_row(
             device.id,
-            f"{state} {device.reason}".strip(),
-            mebibytes(device.reserved_bytes),
-            mebibytes(device.capacity_bytes),
-            ", ".join([*device.resident_models, *loading]) or "-",
+            escape(words.state(device)),
+            words.mebibytes(device.reserved_bytes),
+            words.mebibytes(device.capacity_bytes),
+            escape(", ".join(words.models(device)) or "-"),
             str(len(device.running)),
             device.hardware,
         )
     console.print()
     console.print(table)
     for queue in queues.queues:
-        console.print(
-            f"{queue.depth} wait for {queue.model} {queue.shape},"
-            f" the oldest for {queue.oldest_wait_seconds:.1f} s"
-        )
+        console.print(words.queue_line(queue), highlight=False, markup=False)

@@ -186,6 +186,8 @@ async def test_orders_outlive_the_scheduler_and_the_device(scheduler: Process, f
         scheduler.kill()
     scheduler.start()
     async with fleet_of(scheduler) as fleet:
+        unload = fleet.UnloadModel(pb.UnloadModelRequest(model="other", device_id="d1"))
+        assert (await refusal(unload))[:2] == ("FAILED_PRECONDITION", "DEVICE_AWAY")
         away = await devices(fleet)  # nobody is connected
         assert {d.state for d in away.values()} == {pb.DEVICE_STATE_LOST}
         assert away["d0"].drain_reason == "new fans"

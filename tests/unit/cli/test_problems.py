@@ -49,6 +49,13 @@ def test_nobody_there_says_what_to_do() -> None:
     assert problem.status == problems.FAILED
 
 
+def test_a_gateway_that_does_not_answer_says_what_to_do() -> None:
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    problem = problems.of_call(AioRpcError(code, Metadata(), Metadata()), "127.0.0.1:1")
+    assert problem.lines[0] == "127.0.0.1:1 did not answer in time"
+    assert "atelier doctor" in problem.lines[1]
+
+
 def test_a_failed_generation_says_why() -> None:
     generation = generation_pb2.Generation(id="7", state=generation_pb2.GENERATION_STATE_EXPIRED)
     generation.failure.message = "its deadline passed"

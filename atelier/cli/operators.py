@@ -1,0 +1,139 @@
+"""The commands for operators and their options. What they do is in `fleet` and `watch`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from atelier.cli import fleet
+from atelier.cli.options import AddressOption, StateDirOption, ask, wide
+from atelier.cli.up import DEFAULT_STATE_DIR
+from atelier.cli.watch import watch as watch_
+
+PANEL = "For operators"
+MOST_DECISIONS = 1_000
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Its name.")]
+DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="Its id.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
+
+
+def devices(
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Show every device: memory, models, what runs at which step; and every queue."""
+    ask(address, state_dir, lambda where: fleet.devices(where, wide(), as_json=as_json))
+
+
+def drain(
+    device: DeviceArgument,
+    reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Until it runs nothing any more.")] = False,
+    address: AddressOption = None,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Give DEVICE no new work; it finishes what it runs, and stays drained until `undrain`."""
+    ask(
+        address,
+        state_dir,
+        lambda where: fleet.drain(where, device, reason, Console(), wait=wait),
+    )
+
+
+def undrain(
+    device: DeviceArgument,
+    address: AddressOption = None,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Give a drained DEVICE work again."""
+    ask(address, state_dir, lambda where: fleet.undrain(where, device, Console()))
+
+
+def load(
+    model: ModelArgument,
+    device: Annotated[
+        str, typer.Argument(metavar="DEVICE", help="Else where it displaces least.")
+    ] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Until it is there.")] = False,
+    address: AddressOption = None,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Load MODEL, on DEVICE or where the scheduler likes."""
+    ask(
+        address,
+        state_dir,
+        lambda where: fleet.load(where, model, device, Console(), wait=wait),
+    )
+
+
+def unload(
+    model: ModelArgument,
+    device: DeviceArgument,
+    address: AddressOption = None,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Unload an idle MODEL from DEVICE."""
+    ask(address, state_dir, lambda where: fleet.unload(where, model, device, Console()))
+
+
+def pin(
+    model: ModelArgument,
+    device: DeviceArgument,
+    address: AddressOption = None,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Keep MODEL on DEVICE: load it there, and never unload it, until `unpin`."""
+    ask(address, state_dir, lambda where: fleet.pin(where, model, device, Console()))
+
+
+def unpin(
+    model: ModelArgument,
+    device: DeviceArgument,
+    address: AddressOption = None,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Leave a pinned MODEL on DEVICE to the scheduler again."""
+    ask(address, state_dir, lambda where: fleet.unpin(where, model, device, Console()))
+
+
+def watch(
+    past: Annotated[
+        int, typer.Option(min=0, max=MOST_DECISIONS, help="Tell so many earlier decisions first.")
+    ] = 0,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Follow the scheduler's decisions and the devices' states, a line each, until Ctrl-C."""
+    ask(
+        address,
+        state_dir,
+        lambda where: watch_(where, past, wide(), as_json=as_json),
+        interrupted="",
+    )
+
+
+def decisions(
+    last: Annotated[
+        int, typer.Option("--last", "-n", min=1, max=MOST_DECISIONS, help="How many.")
+    ] = 20,
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Show the latest decisions with their reasons, and the whole state on one line."""
+    ask(
+        address,
+        state_dir,
+        lambda where: fleet.decisions(where, last, wide(), as_json=as_json),
+    )
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register them all, in a group of their own."""
+    for command in (devices, drain, undrain, load, unload, pin, unpin, watch, decisions):
+        app.command(rich_help_panel=PANEL)(command)
