@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from exporters.tiny.models import build_scheduler
 from exporters.tiny.progress import Progress, Report
 from exporters.tiny.scenes import Coverage
 from exporters.tiny.train_text_encoder import tokenize
@@ -27,6 +26,7 @@ BATCH = 16
 LEARNING_RATE = 1.3e-3
 EMPTY_CAPTIONS = 0.1
 AVERAGE_DECAY = 0.998
+MAX_CLEAR_WEIGHT = 5.0  # of a sample with little noise, where x0 is what is predicted
 SAVE_EVERY = 300
 
 
@@ -86,6 +86,7 @@ def teach(
     lessons: Lessons,
     tokenizer: CLIPTokenizer,
     encoder: CLIPTextModel,
+    scheduler: DDIMScheduler,
     resume: Path,
     report: Report,
     steps: int,
@@ -96,7 +97,6 @@ def teach(
     torch.manual_seed(seed + state.step)
     progress = Progress("unet", steps, report, first_step=state.step)
     spent = state.cpu_seconds
-    scheduler = build_scheduler()
     for number in range(state.step + 1, steps + 1):
         chosen = rng.integers(len(lessons.latents), size=BATCH)
         captions = [lessons.caption(i, rng) for i in chosen]
@@ -132,13 +132,19 @@ def _loss(
     text: Tensor,
     weights: Tensor,
 ) -> Tensor:
-    """Weighted error of the predicted velocity at one random time a sample."""
+    """Weighted error of what the denoiser predicts, at one random time a sample.
+
+    An error of x0 counts as the error of velocity that it is: 1 / (1 - alpha) as much.
+    """
     steps = scheduler.config.num_train_timesteps
     times = (steps * torch.rand(len(latents)) ** 0.7).long().clamp(max=steps - 1)
     noise = torch.randn_like(latents)
     noisy = scheduler.add_noise(latents, noise, times)
-    velocity = scheduler.get_velocity(latents, noise, times)
     predicted = unet(noisy, times, encoder_hidden_states=text).sample
+    if scheduler.config.prediction_type == "sample":
+        clear = (1 / (1 - scheduler.alphas_cumprod[times])).clamp(max=MAX_CLEAR_WEIGHT)
+        return (clear[:, None, None, None] * weights * (predicted - latents) ** 2).mean()
+    velocity = scheduler.get_velocity(latents, noise, times)
     return (weights * (predicted - velocity) ** 2).mean()
 
 

@@ -74,14 +74,14 @@ def build_unet() -> UNet2DConditionModel:
     )
 
 
-def build_scheduler() -> DDIMScheduler:
+def build_scheduler(prediction: str = "v_prediction") -> DDIMScheduler:
     """1,000 training steps; the last one is pure noise."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
+        prediction_type=prediction,
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
         clip_sample=False,

@@ -10,7 +10,7 @@ from torch import Tensor
 from exporters.tiny.checkpoint import load_text, load_vae
 from exporters.tiny.dataset import to_signal, training_pictures, training_scenes
 from exporters.tiny.denoising import BATCH, Lessons, figure_weights, open_state, teach
-from exporters.tiny.models import LATENT_SIDE, build_unet
+from exporters.tiny.models import LATENT_SIDE, build_scheduler, build_unet
 from exporters.tiny.progress import Report
 from exporters.tiny.scenes import POSITIONS, SIZES, Scene, coverage, prompt_of
 
@@ -33,7 +33,8 @@ def train_unet(
         caption=lambda i, rng: prompt_of(scenes[i], rng),
     )
     report(f"unet {len(scenes)} latents, spread {lessons.latents.std():.3f}")
-    average = teach(state, lessons, *load_text(out), resume, report, steps, seed)
+    scheduler = build_scheduler()
+    average = teach(state, lessons, *load_text(out), scheduler, resume, report, steps, seed)
     average.half().save_pretrained(out / "unet")
     resume.unlink(missing_ok=True)
     return {"cpu_seconds": round(state.cpu_seconds, 1), "steps": steps, "samples": steps * BATCH}

@@ -7,9 +7,9 @@ import diffusers
 import torch
 
 from exporters.tiny.checkpoint import load_text, load_vae
-from exporters.tiny.models import build_scheduler, build_text_encoder, build_vae
+from exporters.tiny.models import build_text_encoder, build_vae
 from exporters.tiny.tokenizer import build_tokenizer
-from exporters.tiny.video_models import build_video_unet
+from exporters.tiny.video_models import build_video_scheduler, build_video_unet
 from exporters.tiny.video_pipeline import TinyVideoPipeline
 from exporters.tiny.video_scenes import FRAMES, WORDS
 
@@ -18,7 +18,7 @@ FRAMES_PER_SECOND = 8
 
 def save_video_index(out: Path) -> None:
     """Write `out/scheduler` and `out/model_index.json`: what makes the parts one pipeline."""
-    build_scheduler().save_pretrained(out / "scheduler")
+    build_video_scheduler().save_pretrained(out / "scheduler")
     index = {
         "_class_name": "TinyVideoPipeline",
         "_diffusers_version": diffusers.__version__,

@@ -8,11 +8,15 @@ much a clip and learned less in the same time.
 
 The top level has no attention: text reaches it by the time embedding (`addition_embed_type`), and
 attention over its 256 places would cost as much as all else.
+
+The denoiser predicts x0, where tiny-image's predicts velocity. Velocity holds the noise, which here
+has 32 independent channels that 64 cannot carry through beside the picture; x0 is nearly told by
+the text (compare arXiv:2511.13720).
 """
 
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 
-from exporters.tiny.models import LATENT_CHANNELS, LATENT_SIDE, TEXT_WIDTH
+from exporters.tiny.models import LATENT_CHANNELS, LATENT_SIDE, TEXT_WIDTH, build_scheduler
 from exporters.tiny.video_scenes import FRAMES
 
 CLIP_CHANNELS = FRAMES * LATENT_CHANNELS
@@ -35,3 +39,8 @@ def build_video_unet() -> UNet2DConditionModel:
         addition_embed_type_num_heads=4,
         resnet_time_scale_shift="scale_shift",
     )
+
+
+def build_video_scheduler() -> DDIMScheduler:
+    """tiny-image's schedule, for predictions of x0."""
+    return build_scheduler("sample")

@@ -12,7 +12,7 @@ from exporters.tiny.denoising import BATCH, Lessons, figure_weights, open_state,
 from exporters.tiny.models import LATENT_CHANNELS, LATENT_SIDE
 from exporters.tiny.progress import Report
 from exporters.tiny.train_unet import encode
-from exporters.tiny.video_models import build_video_unet
+from exporters.tiny.video_models import build_video_scheduler, build_video_unet
 from exporters.tiny.video_scenes import Clip, all_clips, coverages, prompt_of_clip, render_clip
 
 STEPS = 5000
@@ -38,7 +38,8 @@ def train_video_unet(
         caption=lambda i, rng: prompt_of_clip(clips[i], rng),
     )
     report(f"unet {len(clips)} clips, spread {lessons.latents.std():.3f}")
-    average = teach(state, lessons, *load_text(out), resume, report, steps, seed)
+    scheduler = build_video_scheduler()
+    average = teach(state, lessons, *load_text(out), scheduler, resume, report, steps, seed)
     average.half().save_pretrained(out / "unet")
     resume.unlink(missing_ok=True)
     return {"cpu_seconds": round(state.cpu_seconds, 1), "steps": steps, "clips": steps * BATCH}

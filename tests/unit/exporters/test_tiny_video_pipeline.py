@@ -7,7 +7,6 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
-from exporters.step_graph import DenoiserStep
 from exporters.tiny.video_checkpoint import load_video_pipeline, save_random_video
 from exporters.tiny.video_pipeline import TinyVideoPipeline
 from exporters.tiny.video_scenes import FRAMES
@@ -65,19 +64,17 @@ def test_from_pretrained_opens_the_same_pipeline(folder: Path, pipeline: TinyVid
     )
 
 
-def test_denoiser_runs_inside_the_step_graph(pipeline: TinyVideoPipeline) -> None:
-    """At a = b = 1, c = p = s = 0, q = 1 and no guidance a step adds the prediction."""
-    latents = torch.randn(2, FRAMES * 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    text = torch.randn(2, 2, 32, 64, generator=torch.Generator().manual_seed(1))
-    time = torch.tensor([[999.0], [500.0]])
-    coefficients = torch.tensor([[1.0, 0.0, 1.0, 1.0, 1.0, 0.0]]).expand(2, -1)
+def test_one_step_from_pure_noise_is_the_guided_prediction_itself(
+    pipeline: TinyVideoPipeline,
+) -> None:
+    latents = torch.randn(1, FRAMES * 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    options = {"num_inference_steps": 1, "guidance_scale": 3.0, "output_type": "latent"}
+    drawn = pipeline(PROMPTS[:1], latents=latents, **options).frames
+    states = [pipeline._encode([prompt]) for prompt in ("", PROMPTS[0])]
     with torch.no_grad():
-        after, denoised = DenoiserStep(pipeline.unet)(
-            latents, torch.zeros_like(latents), time, text, torch.ones(2, 1), coefficients
-        )
-        predicted = pipeline.unet(latents, time[:, 0], encoder_hidden_states=text[:, 1]).sample
-    torch.testing.assert_close(denoised, predicted, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(after, latents + predicted, atol=1e-4, rtol=1e-4)
+        away, towards = (pipeline.unet(latents, 999, state).sample for state in states)
+    expected = (away + 3 * (towards - away)).numpy()
+    np.testing.assert_allclose(drawn, expected, atol=1e-4)
 
 
 def test_denoiser_of_another_number_of_frames_is_refused(pipeline: TinyVideoPipeline) -> None:
