@@ -35,7 +35,7 @@ from scheduler.fleet_watch import FleetWatch
 from scheduler.intake import Intake
 from scheduler.lines import Lines
 from scheduler.live import Live
-from scheduler.model import model_of
+from scheduler.model import models_of
 from scheduler.orders import Orders
 from scheduler.outcomes import Outcomes
 from scheduler.recent import Recent
@@ -63,7 +63,7 @@ async def run(settings: SchedulerSettings) -> None:
         background = Background()
         stack.push_async_callback(background.close)
         # The agents cannot resume what was taken off its device yet: so nothing is.
-        sched = Sched({c.name: model_of(c) for c in catalog.cards.values()}, preemption=False)
+        sched = Sched(models_of(catalog.cards.values()), preemption=False)
         live = Live(sched, clock)
         lines = Lines(epoch)
         outcomes = Outcomes(store, live, lines)

@@ -48,6 +48,23 @@ class Unload:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """A node's memory should hold these models' weights, and no others.
+
+    `warming` is to be read from disk for it now (empty for none); `warmed` must follow.
+    """
+
+    node: str
+    models: tuple[str, ...]
+    warming: str = ""
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """What should be there in the end."""
+        return (*self.models, self.warming) if self.warming else self.models
+
+
+@dataclass(frozen=True, slots=True)
 class Boundary:
     """This device should ask `boundary` at its next step boundary; at once if it is idle."""
 
@@ -62,4 +79,4 @@ class Reject:
     reason: str = "it cannot be in time any more"
 
 
-Decision = Bind | Preempt | Load | Unload | Boundary | Reject
+Decision = Bind | Preempt | Load | Unload | Hold | Boundary | Reject

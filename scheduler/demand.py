@@ -26,6 +26,7 @@ class Demand:
         self._sums: dict[str, list[list[float]]] = {}  # model -> rank -> [fast, slow, when]
         self._outstanding: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
         self._work: dict[str, list[float]] = {}  # model -> [EWMA of work a second, when]
+        self._heat: dict[str, list[float]] = {}  # model -> [EWMA of weight a second, when]
 
     def arrived(self, ticket: Ticket, load: float, now: float) -> None:
         """Count a new request. `load`: seconds to load its model from where it is nearest."""
@@ -48,6 +49,9 @@ class Demand:
         work = self._work.setdefault(ticket.model, [0.0, now])
         work[0] = work[0] * math.exp(-(now - work[1]) / FAST) + ticket.work / FAST
         work[1] = now
+        heat = self._heat.setdefault(ticket.model, [0.0, now])
+        heat[0] = heat[0] * math.exp(-(now - heat[1]) / SLOW) + WEIGHTS[cls] / SLOW
+        heat[1] = now
         counts[cls] += 1
         ticket.counted = True
 
@@ -74,3 +78,8 @@ class Demand:
         """Seconds of work that arrive a second, of late."""
         work = self._work.get(model)
         return work[0] * math.exp(-(now - work[1]) / FAST) if work else 0.0
+
+    def heat(self, model: str, now: float) -> float:
+        """Class weight that asks for it a second, over the last hour."""
+        heat = self._heat.get(model)
+        return heat[0] * math.exp(-(now - heat[1]) / SLOW) if heat else 0.0

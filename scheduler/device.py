@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from scheduler.model import Model, Shape
+from scheduler.model import Model, Shape, union
 from scheduler.runqueue import Order, Ticket
 
 Models = Mapping[str, Model]
@@ -52,14 +52,16 @@ class Device:
     def usable(self) -> bool:
         return not self.quarantined and not self.drained
 
+    @property
+    def held(self) -> set[str]:
+        """Models whose weights are there, coming or going."""
+        there = {*self.resident, self.loading, self.unloading}
+        there.discard("")
+        return there
+
     def weights(self, models: Models) -> float:
         """Bytes of weights that are there, coming or going."""
-        held = sum(models[m].weights for m in self.resident)
-        if self.loading and self.loading not in self.resident:
-            held += models[self.loading].weights
-        if self.unloading and self.unloading not in self.resident:
-            held += models[self.unloading].weights
-        return held
+        return union(models[m] for m in self.held)
 
     def activations(self, models: Models) -> float:
         """Bytes that the batch holds, or the gang that this device follows."""

@@ -15,7 +15,7 @@ import structlog
 from atelier.errors import UnavailableError
 from atelier.generation import Generation, State
 from atelier.generation_store import GenerationStore
-from scheduler.decisions import Bind, Boundary, Decision, Load, Unload
+from scheduler.decisions import Bind, Boundary, Decision, Hold, Load, Unload
 from scheduler.fleet import Fleet
 from scheduler.lines import Lines
 from scheduler.live import Live
@@ -60,6 +60,9 @@ class Dispatch:
             while True:
                 wake.clear()
                 for decision in self._decide():
+                    if isinstance(decision, Hold):
+                        self._lines.keep_in_host_memory(decision.node, decision.wanted)
+                        continue
                     self._recent.note(decision)
                     log.info("decided", decision=decision_line(decision), why=decision.reason)
                     if isinstance(decision, Bind):
@@ -73,18 +76,19 @@ class Dispatch:
                 except TimeoutError:
                     pass
 
-    def _decide(self) -> list[Noted]:
+    def _decide(self) -> list[Noted | Hold]:
         """What the core decides. Where its books are broken, that is told, and the rest goes on.
 
         An assertion of the core is a fault of ours. It must be loud, and cost no more than the
         devices that it names: all others, and all that is queued, are as good as before.
         """
         sched, now = self._live.sched, self._clock()
-        decisions: list[Noted] = []
+        decisions: list[Noted | Hold] = []
         try:
             if now >= self._next_tick:
                 self._next_tick = now + TICK_SECONDS
                 self._live.did(sched.tick(now))
+                check_integrity(sched)
             pending = self._live.decided()
             while pending:
                 decision = pending.pop(0)
@@ -93,7 +97,6 @@ class Dispatch:
                     pending += sched.boundary(decision.device_id, now)
                 else:
                     decisions.append(decision)
-            check_integrity(sched)
             self._broken = ""
         except AssertionError as error:
             why = str(error)

@@ -86,6 +86,14 @@ class Lines:
         command = pb.UnloadModel(device_id=device_id, model=model, epoch=self.epoch)
         return self._send(device_id, pb.ConnectResponse(unload_model=command))
 
+    def keep_in_host_memory(self, node: str, models: tuple[str, ...]) -> bool:
+        """Hold these models' files in the node's memory, and no others."""
+        line = self._of_node.get(node)
+        if line:
+            keep = pb.KeepInHostMemory(models=models, epoch=self.epoch)
+            line.outgoing.put_nowait(pb.ConnectResponse(keep_in_host_memory=keep))
+        return line is not None
+
     def _send(self, device_id: str, command: pb.ConnectResponse) -> bool:
         line = self._of_device.get(device_id)
         if line:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from atelier.catalog import ModelCard, Profile
@@ -38,20 +39,57 @@ class Model:
     shapes: Mapping[str, Shape]
     gang: int = 1
     load_host: float | None = None  # seconds, from host memory; None: no faster than disk
+    # Of the weights, what other models have too: part -> bytes. A device holds a part once.
+    shared: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def activation(self) -> float:
         """Bytes that must be free beside its weights: one row of its largest shape."""
         return max(shape.activation for shape in self.shapes.values())
 
+    @cached_property
+    def own(self) -> float:
+        """Bytes of its weights that no other model has."""
+        return self.weights - sum(self.shared.values())
 
-def model_of(card: ModelCard) -> Model:
+    @cached_property
+    def displaced(self) -> float:
+        """Bytes that its going frees, beside another that has the shared parts; never none."""
+        return max(1.0, self.own)
+
+    @property
+    def gains_from_host(self) -> float:
+        """Seconds that a load from host memory is faster than one from disk."""
+        return self.load - self.load_host if self.load_host is not None else 0.0
+
+
+def union(models: Iterable[Model]) -> float:
+    """Bytes of the weights of all of them, what they share counted once."""
+    own, parts = 0.0, dict[str, float]()
+    for model in models:
+        own += model.own
+        parts.update(model.shared)
+    return own + sum(parts.values())
+
+
+def models_of(cards: Iterable[ModelCard]) -> dict[str, Model]:
+    """The cards' costs by name; Triton models that several cards name are shared parts."""
+    cards = list(cards)
+    named = Counter(part for card in cards for part in card.weights)
+    return {
+        card.name: model_of(card, [part for part in card.weights if named[part] > 1])
+        for card in cards
+    }
+
+
+def model_of(card: ModelCard, shared: Iterable[str] = ()) -> Model:
     """A card's costs; step times are fitted by the line through the first and the last point."""
     return Model(
         name=card.name,
         weights=card.resident_bytes,
         load=card.load_seconds,
         shapes=_Shapes((name, _shape_of(profile)) for name, profile in card.profiles.items()),
+        shared={part: card.weights[part] for part in shared},
     )
 
 

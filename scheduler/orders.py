@@ -23,7 +23,7 @@ from scheduler.decisions import Load
 from scheduler.fleet import AWAY
 from scheduler.live import Live
 from scheduler.outcomes import persist
-from scheduler.residency import OrderRefusedError
+from scheduler.standing import OrderRefusedError
 
 log = structlog.get_logger()
 

@@ -33,12 +33,12 @@ def _queued(progress: generation_pb2.Progress, view: View, live: Live, *, positi
     """Position in its queue, and an estimate: all before it and itself, one after another."""
     generation, sched = view.generation, live.sched
     model = generation.model
-    loading = bool(sched.residency.loading[model]) and not sched.residency.replicas[model]
+    loading = bool(sched.books.loading[model]) and not sched.books.replicas[model]
     progress.phase = generation_pb2.PHASE_LOADING if loading else generation_pb2.PHASE_QUEUED
     ticket = sched.queues.get(generation.id)
     if ticket is None or not position:
         return
     queue = sched.queues.queue(ticket.queue)
     progress.queue_position = queue.position(ticket) if queue else 0
-    ahead = (progress.queue_position + 1) * sched.left(ticket)
+    ahead = (progress.queue_position + 1) * sched.books.left(ticket)
     progress.estimated_seconds = ahead / max(1, len(sched.devices))

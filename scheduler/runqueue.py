@@ -50,7 +50,7 @@ class Ticket:
     steps: int
     level: int  # as submitted: the class, 2 interactive, 1 normal, 0 batch
     submitted: float
-    deadline: float = math.inf  # the caller's own: it expires then
+    deadline: float = math.inf  # the caller's own: it is rejected when it cannot be met
     slo: float = math.inf  # seconds after submit by which it should be done
     group: str = ""  # pictures of one request
 
@@ -198,17 +198,21 @@ class RunQueues:
     def head(self, queue: GlobalQueue, now: float) -> Ticket | None:
         """The head, after those that can no longer be in time made way."""
         while (ticket := queue.head()) is not None:
-            if ticket.late or now + self._left(ticket) <= ticket.due:
+            end = now + self._left(ticket)
+            if end <= ticket.due or (ticket.late and end <= ticket.deadline):
                 return ticket
             self.pop(ticket)
-            if not self.overdue(ticket):
+            if not self.overdue(ticket, end):
                 self.push(ticket)
         return None
 
-    def overdue(self, ticket: Ticket) -> bool:
-        """It can no longer meet its objective, and is not queued. True if it is rejected."""
+    def overdue(self, ticket: Ticket, end: float) -> bool:
+        """It can no longer meet its objective, and is not queued. True if it is rejected.
+
+        `end`: when it could end at the earliest. What its caller will not wait for is not run.
+        """
         self._settled(ticket)
-        if self.late is Late.REJECT:
+        if self.late is Late.REJECT or end > ticket.deadline:
             self._rejected(ticket)
             return True
         ahead = ticket.key - ticket.due

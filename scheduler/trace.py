@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scheduler.decisions import Bind, Boundary, Decision, Load, Preempt, Unload
+from scheduler.decisions import Bind, Boundary, Decision, Hold, Load, Preempt, Unload
 from scheduler.device import Device
 from scheduler.sched import Sched
 
@@ -23,7 +23,7 @@ def _device(device: Device, sched: Sched) -> str:
     marks = "".join(
         f" {mark}"
         for mark, is_so in (
-            ("idle", device.id in sched.idle),
+            ("idle", device.id in sched.books.idle),
             ("quarantined", bool(device.quarantined)),
             ("drained", bool(device.drained)),
             ("yields", device.yield_to is not None),
@@ -50,6 +50,9 @@ def decision_line(decision: Decision) -> str:
             return f"load {model} on {device}{instead}"
         case Unload(model, device):
             return f"unload {model} from {device}"
+        case Hold(node, models, warming):
+            reading = f", reading {warming}" if warming else ""
+            return f"hold {','.join(models) or 'nothing'} in the memory of {node}{reading}"
         case Boundary(device):
             return f"ask {device}"
         case _:
@@ -68,8 +71,8 @@ def check_integrity(sched: Sched) -> None:
             assert ticket.id not in sched.queues, f"{ticket.id} is bound and queued"
             assert ticket.model in device.resident, f"{ticket.id} runs without its model"
             bound.add(ticket.id)
-    assert bound == sched.bound, "what is bound is counted wrongly"
-    for model, replicas in sched.residency.replicas.items():
+    assert bound == sched.books.bound, "what is bound is counted wrongly"
+    for model, replicas in sched.books.replicas.items():
         there = {d.id for d in sched.devices.values() if d.usable and model in d.resident}
         assert {d.id for d in replicas} == there, f"{model}: replicas are counted wrongly"
         assert len(replicas) == len(there), f"{model}: a replica is counted twice"

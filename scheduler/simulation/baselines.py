@@ -75,12 +75,12 @@ class EarliestFinish(Early):
         device = lane.device
         loads = max(0.0, device.load_ends - now) if device.loading else 0.0
         loads += sum(
-            self.models[m].load
+            self.load_seconds(m, device)
             for m in lane.wanted
             if m not in device.resident and m != device.loading
         )
         if not lane.has(ticket.model):
-            loads += self.models[ticket.model].load
+            loads += self.load_seconds(ticket.model, device)
         return loads + self.busy(lane, now) + ticket.work / device.speed
 
 

@@ -180,6 +180,9 @@ def scenario_(
     host_load_seconds: Annotated[
         float, typer.Option(min=0, help="gentd26: a load from there.")
     ] = 3.5,
+    shared_gb: Annotated[
+        float, typer.Option(min=0, max=7, help="gentd26: of the 7 GB, alike in all models.")
+    ] = 0.0,
 ) -> None:
     """Make a scenario folder, from the GenTD26 trace or of a family."""
     with _complaints():
@@ -188,7 +191,7 @@ def scenario_(
                 raise ScenarioError("gentd26 wants two files: REQUESTS.csv LOADS.csv")
             options = Options(
                 rho, load_factor, devices, memory_gb, start, count, seed,
-                host_memory_gb, host_load_seconds,
+                host_memory_gb, host_load_seconds, shared_gb,
             )  # fmt: skip
             made = gentd26(files[0], files[1], options)
         elif name in FAMILIES:

@@ -23,6 +23,7 @@ WARMUP = 0.2  # of the horizon
 LONGEST_GAP = 60.0  # seconds between arrivals
 WEIGHTS_GB, ACTIVATION_GB = 7.0, 1.2
 SDXL = Shape(0.012, 0.070, 0.25, ACTIVATION_GB * GB, 8, 0.5)
+COMMON = "text encoders and VAE"
 SHAPE, STEPS = "1024", 30
 REQUESTS = 9_000
 NODE = 8  # devices
@@ -37,6 +38,7 @@ class Options:
         start: the first request that is taken; pieces of 9,000 are 0, 9000 and 17823.
         host_memory_gb: of each node, for weights; with it `host_load_seconds` are what a load from
             there takes.
+        shared_gb: of each model's 7 GB, what all of them have alike (text encoders and VAE).
     """
 
     rho: float
@@ -48,6 +50,7 @@ class Options:
     seed: int = 1
     host_memory_gb: float = 0.0
     host_load_seconds: float = 3.5
+    shared_gb: float = 0.0
 
 
 def gentd26(requests_csv: Path, loads_csv: Path, options: Options) -> Scenario:
@@ -85,6 +88,7 @@ def gentd26(requests_csv: Path, loads_csv: Path, options: Options) -> Scenario:
             name: Model(
                 name, WEIGHTS_GB * GB, load, {SHAPE: SDXL},
                 load_host=min(load, options.host_load_seconds) if tier else None,
+                shared={COMMON: options.shared_gb * GB} if options.shared_gb else {},
             )
             for name, load in loads.items()
         },

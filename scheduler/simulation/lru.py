@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from scheduler.decisions import Bind, Boundary, Decision, Load
+from scheduler.decisions import Bind, Boundary, Decision, Hold, Load
 from scheduler.device import Device
-from scheduler.model import Model, Shape
+from scheduler.host import HostTier
+from scheduler.model import Model, Shape, union
+from scheduler.placement import seconds_of_load
 from scheduler.runqueue import Ticket
 from scheduler.sched import RESERVE
 
@@ -22,15 +24,32 @@ class Fleet:
         self.models = models
         self.devices: dict[str, Device] = {}
         self.out: list[Decision] = []
+        self.hosts: dict[str, HostTier] = {}
+        self.used: dict[str, float] = {}  # model -> when last
         self.copies: dict[str, int] = defaultdict(int)  # of models: there, or loading
         self._joined = 0
 
-    @property
-    def residency(self) -> Fleet:
-        return self
+    def host_up(self, node: str, capacity: float) -> None:
+        """The page cache of a node: what was used last stays."""
+        self.hosts[node] = HostTier(node, capacity, self.models, self._last_used)
 
-    def load_seconds(self, model: str) -> float:
-        return self.models[model].load
+    def warmed(self, node: str, model: str) -> None:
+        raise AssertionError("nothing is read ahead here")
+
+    def _last_used(self, model: str, now: float) -> float:
+        return self.used.get(model, 0.0)
+
+    def load_seconds(self, model: str, device: Device | None = None) -> float:
+        """Seconds of a load there; without a device, from disk."""
+        costs = self.models[model]
+        if device is None:
+            return costs.load
+        return seconds_of_load(costs, device, self.models, self.hosts.get(device.node))
+
+    def _to_host(self, device: Device, model: str, now: float) -> None:
+        tier = self.hosts.get(device.node)
+        if tier is not None and self.models[model].gains_from_host and tier.admit(model, now):
+            self.out.append(Hold(tier.node, tuple(tier.held)))
 
     def join(
         self, device_id: str, node: str, capacity: float, speed: float, resident: Iterable[str],
@@ -54,14 +73,17 @@ class Fleet:
     def loaded(self, device_id: str, model: str, now: float) -> list[Decision]:
         device = self.devices[device_id]
         device.loading = ""
-        device.resident[model] = now
+        device.resident[model] = self.used[model] = now
+        self._to_host(device, model, now)
         self.ask(device)
         return self.take()
 
     def unloaded(self, device_id: str, model: str, now: float) -> list[Decision]:
-        del self.devices[device_id].resident[model]
+        device = self.devices[device_id]
+        del device.resident[model]
         self.copies[model] -= 1
-        return []
+        self._to_host(device, model, now)
+        return self.take()
 
     def load(self, device: Device, model: str, now: float) -> bool:
         """Load it, in the place of what was used longest ago; False if it never fits."""
@@ -69,9 +91,11 @@ class Fleet:
         if evict is None:
             return False
         for victim in evict:
-            self.unloaded(device.id, victim, now)
+            del device.resident[victim]
+            self.copies[victim] -= 1
+            self._to_host(device, victim, now)
         self.copies[model] += 1
-        device.loading, device.load_ends = model, now + self.load_seconds(model)
+        device.loading, device.load_ends = model, now + self.load_seconds(model, device)
         self.out.append(Load(model, device.id, tuple(evict)))
         return True
 
@@ -81,7 +105,7 @@ class Fleet:
         oldest = sorted(device.resident, key=lambda m: (device.resident[m], m))
         kept = [model, *device.resident]
         while True:
-            held = sum(self.models[m].weights for m in kept)
+            held = union(self.models[m] for m in kept)
             if held + max(self.models[m].activation for m in kept) <= device.capacity:
                 return evict
             if not oldest:
@@ -109,7 +133,7 @@ class Fleet:
     def bind(self, device: Device, ticket: Ticket, now: float) -> None:
         ticket.device = device.id
         device.running[ticket.id] = ticket
-        device.resident[ticket.model] = now
+        device.resident[ticket.model] = self.used[ticket.model] = now
         self.out.append(Bind(ticket, device.id))
 
     def cap(self, device: Device, shape: Shape) -> int:

@@ -1,8 +1,8 @@
 """The rules that any schedule must keep, checked from a timeline alone. Pure.
 
 It shares no code with the core or the simulator beyond the scenario, so that neither can hide its
-own mistake: memory, exclusivity, residency, whole steps, loads, failures, and that each request
-gets all of its steps, and again those that a failure took.
+own mistake: memory, exclusivity, residency, whole steps, loads (from disk or host memory),
+failures, and that each request gets all of its steps, and again those that a failure took.
 """
 
 from __future__ import annotations
@@ -26,13 +26,33 @@ class _State:
         self.busy_until = 0.0
 
 
+class _Host:
+    """A node's memory for weights, as the timeline tells it."""
+
+    def __init__(self, capacity: float) -> None:
+        self.capacity = capacity
+        self.held: set[str] = set()
+        self.lately: list[set[str]] = [set()]  # what was held at any time of this instant
+        self.changed = -1.0
+        self.busy_until = 0.0
+
+    def now_holds(self, models: set[str], at: float) -> None:
+        if at > self.changed + SLACK:
+            self.lately = [self.held]
+        self.changed, self.held = at, models
+        self.lately.append(models)
+
+    def maybe_held(self, at: float) -> list[set[str]]:
+        return self.lately if at <= self.changed + SLACK else [self.held]
+
+
 def violations(scenario: Scenario, timeline: Iterable[Span], finished: Iterable[str]) -> list[str]:
     """What breaks a rule; empty for a timeline that keeps them all. `finished`: ids of requests."""
     check = _Check(scenario)
     moments = []
     for i, span in enumerate(timeline):
         # At one instant: what ends, then failures, then what begins.
-        if span.kind in ("fail", "recover", "unload"):
+        if span.kind in ("fail", "recover", "unload", "hold"):
             moments.append((span.began, 1, i, span, span.kind))
         else:
             moments.append((span.began, 2, i, span, "begin"))
@@ -51,6 +71,7 @@ class _Check:
         self.scenario = scenario
         self.tickets = {t.id: t for t in scenario.requests}
         self.states = {gpu.id: _State(gpu) for gpu in scenario.gpus}
+        self.hosts = {node: _Host(size) for node, size in scenario.host_memory.items()}
         self.steps: dict[str, int] = defaultdict(int)
         self.decoded: set[str] = set()
         self.on: dict[str, str] = {}  # request -> device that works on it now
@@ -58,6 +79,9 @@ class _Check:
         self.wrong: list[str] = []
 
     def apply(self, span: Span, what: str) -> None:
+        if span.kind in ("hold", "warm"):
+            self._host(self.hosts[span.gpu], span, what)
+            return
         state = self.states[span.gpu]
         match span.kind, what:
             case "fail", _:
@@ -87,12 +111,56 @@ class _Check:
             self._say(span, f"loads {span.model}, which is there")
         state.resident -= set(span.evicted)
         state.loading = span.model
-        model = self.scenario.models[span.model]
-        shortest = model.load if model.load_host is None else model.load_host
         took = span.ended - span.began
-        if not span.cut and not shortest - SLACK <= took <= model.load + SLACK:
+        if not span.cut and not any(
+            abs(took - s) <= SLACK for s in self._load_seconds(state, span)
+        ):
             self._say(span, f"loads {span.model} in {took:.3f} s")
         self._memory(state, span, 0.0)
+
+    def _load_seconds(self, state: _State, span: Span) -> list[float]:
+        """What the load may take: each missing part its share, from host memory if it was there."""
+        models = self.scenario.models
+        model, host = models[span.model], self.hosts.get(state.gpu.node)
+        there = {part for name in state.resident for part in models[name].shared}
+        found = []
+        for held in host.maybe_held(span.began) if host else [set()]:
+            near = {part for name in held for part in models[name].shared}
+            seconds = 0.0
+            parts = {"": model.weights - sum(model.shared.values()), **model.shared}
+            for part, size in parts.items():
+                in_host = part in near if part else model.name in held
+                slow = model.load if model.load_host is None or not in_host else model.load_host
+                seconds += 0.0 if part in there else slow * size / model.weights
+            found.append(seconds)
+        return found
+
+    def _host(self, host: _Host, span: Span, what: str) -> None:
+        """What comes in was on a device of the node, or was read from disk; and it fits."""
+        if what == "begin":
+            if span.began < host.busy_until - SLACK:
+                self._say(span, "reads two models from disk for its memory at once")
+            host.busy_until = span.ended
+            model = self.scenario.models[span.model]
+            if abs(span.ended - span.began - (model.load - (model.load_host or 0.0))) > SLACK:
+                self._say(span, f"reads {span.model} in {span.ended - span.began:.3f} s")
+            return
+        models = {*host.held, span.model} if what == "end" else set(span.requests)
+        if what == "hold":
+            node = [s for s in self.states.values() if s.gpu.node == span.gpu]
+            for name in sorted(models - host.held):
+                if not any(name in state.resident for state in node):
+                    self._say(span, f"has {name} in memory, which was on none of its devices")
+        held = self._union(models)
+        held += sum(m.weights * (m.gang - 1) for m in map(self.scenario.models.__getitem__, models))
+        if held > host.capacity + 1:
+            self._say(span, f"has {held / 1e9:.2f} GB in memory")
+        host.now_holds(models, span.ended)
+
+    def _union(self, names: Iterable[str]) -> float:
+        models = [self.scenario.models[name] for name in names]
+        parts = {part: size for model in models for part, size in model.shared.items()}
+        return sum(m.weights - sum(m.shared.values()) for m in models) + sum(parts.values())
 
     def _compute(self, state: _State, span: Span) -> None:
         shape = self.scenario.models[span.model].shapes[span.shape]
@@ -149,7 +217,7 @@ class _Check:
 
     def _memory(self, state: _State, span: Span, activations: float) -> None:
         there = {*state.resident, *([state.loading] if state.loading else ())}
-        held = sum(self.scenario.models[name].weights for name in there)
+        held = self._union(there)
         if held + activations > state.gpu.memory + 1:
             self._say(span, f"holds {(held + activations) / 1e9:.2f} GB")
 

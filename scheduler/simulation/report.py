@@ -2,8 +2,10 @@
 
 What arrived during the warm-up is not counted. Latencies of unfinished requests count as if they
 had ended at the limit (the horizon and 900 seconds); those of rejected ones do not count, but they
-met no objective. Fairness is Jain's index over tenants of what they got within their objectives,
-over what max-min fairness entitles them to.
+met no objective. A group (the pictures of one request) is done when its last is, and counts by its
+class. A request is cold if its model was on no device when it came; for the figures named so, its
+objective is longer by the load. Fairness is Jain's index over tenants of what they got within their
+objectives, over what max-min fairness entitles them to.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from scheduler.runqueue import WEIGHTS, Ticket
 from scheduler.simulation.world import DRAIN_SECONDS, Outcome, Run, Scenario
 
 CSV_COLUMNS = ("id", "start", "finish", "gpu", "rejected", "preemptions", "moves")
+SAME_REQUEST = 1e-3  # seconds between pictures of one request, where no group is told
 LATENCY = 1e-6  # seconds of rounding that are forgiven
 
 
@@ -33,7 +36,9 @@ def figures(run: Run, policy: str, seed: int, wall_seconds: float = 0.0) -> dict
         "seed": seed,
         "util": round(run.busy / span, 4),
         **_of_outcomes(scenario, run.outcomes),
+        **_of_cold(scenario, run.outcomes),
         "loads_per_1000": round(run.loads * per_1000, 2),
+        "host_loads_per_1000": round(run.host_loads * per_1000, 2),
         "switches_per_1000": round(run.switches * per_1000, 2),
         "loading_share": round(run.loading / span, 4),
         "stalled_share": round(run.stalled / span, 4),
@@ -106,12 +111,62 @@ def _of_outcomes(scenario: Scenario, outcomes: Mapping[str, Outcome]) -> dict[st
         ),
         "classes": {level: found for level, found in classes.items() if found["n"]},
         "jain": round(_jain(scenario, counted), 4),
+        **_of_groups(scenario, counted),
         "unfinished": sum(1 for o in counted if o.finish < 0 and not o.rejected),
         "preemptions_per_1000": round(
             1000 * sum(o.preemptions for o in counted) / max(1, len(counted)), 2
         ),
         "moves_per_1000": round(1000 * sum(o.moves for o in counted) / max(1, len(counted)), 2),
     }
+
+
+def _of_cold(scenario: Scenario, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    counted = [o for o in outcomes.values() if o.ticket.submitted >= scenario.warmup]
+    met = weight = 0.0
+    for outcome in counted:
+        worth = WEIGHTS[outcome.ticket.level]
+        grace = scenario.models[outcome.ticket.model].load if outcome.cold else 0.0
+        weight += worth
+        met += worth * _in_time(outcome, grace)
+    return {
+        "slo_goodput_weighted_cold": _share(met, weight),
+        "cold_share": _share(sum(o.cold for o in counted), len(counted)) if counted else 0.0,
+    }
+
+
+def _of_groups(scenario: Scenario, counted: list[Outcome]) -> dict[str, Any]:
+    """Requests of several pictures as their users see them."""
+    limit = scenario.horizon + DRAIN_SECONDS
+    groups: dict[object, list[Outcome]] = defaultdict(list)
+    before: Ticket | None = None
+    name: object = 0
+    for outcome in counted:
+        ticket = outcome.ticket
+        name = ticket.group or (name if before and _together(before, ticket) else ticket.id)
+        groups[name].append(outcome)
+        before = ticket
+    latencies = sorted(
+        max(o.finish if o.finish >= 0 else limit for o in group) - group[0].ticket.submitted
+        for group in groups.values()
+        if not any(o.rejected for o in group)
+    )
+    weights = [(WEIGHTS[group[0].ticket.level], group) for group in groups.values()]
+    met = sum(weight for weight, group in weights if all(map(_in_time, group)))
+    return {
+        "group_slo_weighted": _share(met, sum(weight for weight, _ in weights)),
+        "group_p50": round(quantile(latencies, 0.5), 3),
+        "group_p99": round(quantile(latencies, 0.99), 3),
+    }
+
+
+def _together(one: Ticket, next_: Ticket) -> bool:
+    """Whether they are pictures of one request, where no group is told."""
+    return (
+        not next_.group
+        and (one.tenant, one.model, one.steps, one.level)
+        == (next_.tenant, next_.model, next_.steps, next_.level)
+        and next_.submitted - one.submitted < SAME_REQUEST
+    )
 
 
 def _of_class(scenario: Scenario, outcomes: list[Outcome]) -> dict[str, Any]:
@@ -131,9 +186,9 @@ def _of_class(scenario: Scenario, outcomes: list[Outcome]) -> dict[str, Any]:
     }
 
 
-def _in_time(outcome: Outcome) -> bool:
+def _in_time(outcome: Outcome, grace: float = 0.0) -> bool:
     ticket = outcome.ticket
-    return 0 <= outcome.finish <= ticket.submitted + ticket.slo + LATENCY
+    return 0 <= outcome.finish <= ticket.submitted + ticket.slo + grace + LATENCY
 
 
 def _jain(scenario: Scenario, outcomes: list[Outcome]) -> float:

@@ -1,8 +1,10 @@
 """Scenario folders: fleet.json, models.json, scenario.json and trace.csv, read and written.
 
-Version 1. Optional: `nodes` with `host_mem_gb` in the fleet, `load_host_s` of a model, and the
-trace's columns `deadline` (seconds from the beginning; from then on a request may be refused) and
-`group` (pictures of one request). Who does not know them may ignore them.
+Version 1. Optional: `nodes` with `host_mem_gb` in the fleet; of a model, `load_host_s`, and
+`shared`, the parts of its weights that other models have too (a list of {name, weights_gb}; a
+device holds a part once, and a load takes the share of its time that is missing); and the trace's
+columns `deadline` (seconds from the beginning; from then on a request may be refused) and `group`
+(pictures of one request). Who does not know them may ignore them.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ def read(folder: Path) -> Scenario:
     about = _Part.of(folder, "scenario.json")
     fleet = _Part.of(folder, "fleet.json")
     models = {m.name: m for m in map(_model, _Part.of(folder, "models.json").parts("models"))}
+    _same_sizes(models)
     gpus = tuple(map(_gpu, fleet.parts("gpus")))
     if not gpus:
         fleet.wrong("gpus", "no devices")
@@ -163,8 +166,27 @@ def _model(part: _Part) -> Model:
     if not shapes:
         part.wrong("shapes", "no shapes")
     host = min(load, part.number("load_host_s")) if "load_host_s" in part.raw else None
-    weights = part.number("weights_gb") * GB / gang
-    return Model(str(part.value("name")), weights, load, shapes, gang, host)
+    weights = part.number("weights_gb", more_than=0) * GB / gang
+    shared = {
+        str(piece.value("name")): piece.number("weights_gb") * GB
+        for piece in part.parts("shared", optional=True)
+    }
+    if shared and gang > 1:
+        part.wrong("shared", "a gang's model is split over devices and shares nothing")
+    if sum(shared.values()) > weights * (1 + 1e-9):
+        part.wrong("shared", "the parts are larger than weights_gb")
+    return Model(str(part.value("name")), weights, load, shapes, gang, host, shared)
+
+
+def _same_sizes(models: Mapping[str, Model]) -> None:
+    sizes: dict[str, float] = {}
+    for model in models.values():
+        for name, size in model.shared.items():
+            if sizes.setdefault(name, size) != size:
+                raise ScenarioError(
+                    f"models.json: shared: {name} has {_gb(size)} GB in {model.name}, and"
+                    f" {_gb(sizes[name])} GB in another model"
+                )
 
 
 def _shape(part: _Part) -> Shape:
@@ -186,7 +208,13 @@ def _as_json(model: Model) -> dict[str, Any]:
     ]  # fmt: skip
     entry = {"name": model.name, "weights_gb": _gb(model.weights * model.gang),
              "load_s": model.load, "gang": model.gang, "shapes": shapes}  # fmt: skip
-    return entry if model.load_host is None else entry | {"load_host_s": model.load_host}
+    if model.load_host is not None:
+        entry["load_host_s"] = model.load_host
+    if model.shared:
+        entry["shared"] = [
+            {"name": name, "weights_gb": _gb(size)} for name, size in model.shared.items()
+        ]
+    return entry
 
 
 def _trace(path: Path, models: Mapping[str, Model]) -> tuple[Ticket, ...]:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scheduler.decisions import Bind, Boundary, Decision, Load, Preempt, Reject, Unload
+from scheduler.decisions import Bind, Boundary, Decision, Hold, Load, Preempt, Reject, Unload
 from scheduler.runqueue import Late, Ticket
 from scheduler.sched import Sched
 from scheduler.simulation.world import DRAIN_SECONDS, Gpu, Outcome, Policy, Run, Scenario, Span
@@ -48,6 +48,7 @@ class _Gpu:
     load: Load | None = None
     load_began: float = 0.0
     load_mark: float = 0.0  # seconds computed when the load began
+    there: set[str] = field(default_factory=set)  # models
 
     @property
     def computing(self) -> bool:
@@ -79,6 +80,8 @@ class Simulation:
         self.result = Run(scenario, {t.id: Outcome(replace(t)) for t in scenario.requests})
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
+        self._copies: dict[str, int] = dict.fromkeys(scenario.models, 0)  # on devices
+        self._warming: dict[str, str] = {}  # node -> model that its disk is read for
         self._clock = clock
         self._keep = keep_timeline
         self._progress = progress
@@ -86,6 +89,8 @@ class Simulation:
 
     def run(self) -> Run:
         scenario, events, result = self.scenario, self._events, self.result
+        for node, memory in scenario.host_memory.items():
+            self.core.host_up(node, memory)
         for gpu in scenario.gpus:
             self._up(gpu, 0.0)
         for outcome in result.outcomes.values():
@@ -112,6 +117,7 @@ class Simulation:
     # Events.
 
     def _submit(self, now: float, ticket: Ticket) -> None:
+        self.result.outcomes[ticket.id].cold = not self._copies[ticket.model]
         self._carry_out(self._timed(self.core.submit, ticket, now), now)
 
     def _tick(self, now: float) -> None:
@@ -159,6 +165,7 @@ class Simulation:
         gpu = self.gpus[gpu_id]
         if gpu.load_epoch == load_epoch and gpu.load:
             model = gpu.load.model
+            self._there(gpu, model, now=True)
             self._load_over(gpu_id, now)
             self._carry_out(self.core.loaded(gpu_id, model, now), now)
 
@@ -169,6 +176,8 @@ class Simulation:
         self._halt(gpu_id, now)
         gpu = self.gpus[gpu_id]
         gpu.up = False
+        for model in list(gpu.there):
+            self._there(gpu, model, now=False)
         gpu.load_epoch += 1
         if gpu.load:
             self._load_over(gpu_id, now, cut=True)
@@ -232,8 +241,11 @@ class Simulation:
                 case Load():
                     self._load(decision, now)
                 case Unload(model, gpu_id):  # takes no time here
+                    self._there(self.gpus[gpu_id], model, now=False)
                     self._note(Span("unload", gpu_id, now, now, model))
                     self._carry_out(self.core.unloaded(gpu_id, model, now), now)
+                case Hold(node, models, warming):
+                    self._hold(node, models, warming, now)
                 case Reject(ticket):
                     self.result.outcomes[ticket.id].rejected = True
                     self._open -= 1
@@ -292,12 +304,39 @@ class Simulation:
     def _load(self, load: Load, now: float) -> None:
         gpu = self.gpus[load.device_id]
         assert gpu.load is None, f"{load.device_id} loads {gpu.load}, then {load}"
+        for victim in load.evict:
+            self._there(gpu, victim, now=False)
         gpu.load, gpu.load_began = load, now
         gpu.load_mark = self._computed(gpu, now)
         gpu.load_epoch += 1
         self.result.loads += now >= self.scenario.warmup
-        end = now + self.core.residency.load_seconds(load.model)
+        end = self.core.devices[load.device_id].load_ends
+        self.result.host_loads += now >= self.scenario.warmup and self._from_host(load, end - now)
         self._at(end, self._loaded, load.device_id, gpu.load_epoch)
+
+    def _there(self, gpu: _Gpu, model: str, *, now: bool) -> None:
+        """A model came to a device, or left it."""
+        if now != (model in gpu.there):
+            self._copies[model] += 1 if now else -1
+            gpu.there ^= {model}
+
+    def _from_host(self, load: Load, seconds: float) -> bool:
+        """Whether it takes less than the same load from disk."""
+        return seconds < self.scenario.models[load.model].load * (1 - 1e-9)
+
+    def _hold(self, node: str, models: tuple[str, ...], warming: str, now: float) -> None:
+        """What is at hand is there at once; what is read takes what it will save."""
+        self._note(Span("hold", node, now, now, requests=models))
+        if warming and self._warming.get(node) != warming:
+            self._warming[node] = warming
+            gain = self.scenario.models[warming].gains_from_host
+            self._note(Span("warm", node, now, now + gain, warming))
+            self._at(now + gain, self._warmed, node, warming)
+
+    def _warmed(self, now: float, node: str, model: str) -> None:
+        self._warming.pop(node, None)
+        self.result.warmed += now >= self.scenario.warmup
+        self.core.warmed(node, model)
 
     def _load_over(self, gpu_id: str, now: float, *, cut: bool = False) -> None:
         """A load ended, well or with its device; what it cost is counted."""

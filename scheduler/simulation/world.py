@@ -54,12 +54,16 @@ class Outcome:
     rejected: bool = False
     preemptions: int = 0
     moves: int = 0
+    cold: bool = False  # its model was on no device when it came
 
 
 class Span(NamedTuple):
-    """What one device did from `began` to `ended`; what does not apply to the kind is empty."""
+    """What one device did from `began` to `ended`; what does not apply to the kind is empty.
 
-    kind: str  # load, unload, steps, decode, fail, recover
+    Of the kinds warm and hold, `gpu` is the node, and `requests` are the models held from then on.
+    """
+
+    kind: str  # load, unload, steps, decode, fail, recover, warm, hold
     gpu: str
     began: float
     ended: float
@@ -81,7 +85,8 @@ class Run:
     loading: float = 0.0  # a load was under way
     stalled: float = 0.0  # a load was under way and nothing was computed beside it
     loads: int = 0  # after the warm-up
-    host_loads: int = 0  # of them, from host memory
+    host_loads: int = 0  # of them, faster than from disk alone
+    warmed: int = 0  # models read into host memories, after the warm-up
     switches: int = 0  # a device ran another model than before, after the warm-up
     decision_seconds: list[float] = field(default_factory=list)  # of submit and boundary, if timed
     events: int = 0
@@ -89,20 +94,18 @@ class Run:
     timeline: list[Span] = field(default_factory=list)  # if asked for
 
 
-class Loads(Protocol):
-    """How long loads take; a part of every policy."""
-
-    def load_seconds(self, model: str) -> float: ...
-
-
 class Policy(Protocol):
-    """What a simulator, or the loops around the core, ask of a policy. `Sched` is one."""
+    """What a simulator asks of a policy. `Sched` is one.
+
+    A device's `load_ends` says how long a load that was decided takes.
+    """
 
     models: dict[str, Model]
     devices: dict[str, Device]
 
-    @property
-    def residency(self) -> Loads: ...
+    def host_up(self, node: str, capacity: float) -> None: ...
+
+    def warmed(self, node: str, model: str) -> None: ...
 
     def submit(self, ticket: Ticket, now: float) -> list[Decision]: ...
 

@@ -153,6 +153,22 @@ def test_optional_columns_and_the_host_tier_are_read(folder: Path) -> None:
     assert [(t.deadline, t.group) for t in scenario.requests] == [(77.5, "g1")]
 
 
+def test_shared_parts_are_read_and_must_agree(folder: Path, tmp_path: Path) -> None:
+    part = {"name": "vae", "weights_gb": 0.25}
+    for i in range(2):
+        edit(folder, "models.json", "models", i, "shared", to=[part])
+    scenario = read(folder)
+    assert [m.shared for m in scenario.models.values()][:2] == [{"vae": 0.25e9}] * 2
+    write(scenario, tmp_path / "again")
+    assert read(tmp_path / "again").models == scenario.models
+    edit(folder, "models.json", "models", 1, "shared", to=[part | {"weights_gb": 0.5}])
+    with pytest.raises(ScenarioError, match=r"vae has 0\.5 GB"):
+        read(folder)
+    edit(folder, "models.json", "models", 1, "shared", to=[part | {"weights_gb": 500}])
+    with pytest.raises(ScenarioError, match="larger than weights_gb"):
+        read(folder)
+
+
 HEAD = (
     "gmt_create,predict_type,predict_status,exec_time_seconds,groupId,prompt_length,"
     "negative_prompt_length,num_images_per_prompt,num_inference_steps,"

@@ -139,7 +139,7 @@ def test_late_work_comes_down_or_is_refused() -> None:
         core.submit(ticket("1", level=2, slo=5.0))
         core.submit(ticket("2", level=2, slo=6.0))
         assert core.finish("1", 4.0)[: len(expected)] == expected
-        assert ("2" in core.sched.bound) == (not expected)
+        assert ("2" in core.sched.books.bound) == (not expected)
 
 
 def test_a_flood_of_one_tenant_does_not_delay_another() -> None:

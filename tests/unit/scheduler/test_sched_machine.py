@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from scheduler.decisions import Bind, Boundary, Decision, Load, Preempt, Unload
+from scheduler.decisions import Bind, Boundary, Decision, Hold, Load, Preempt, Unload
+from scheduler.model import Model
 from scheduler.runqueue import Late, Ticket
 from scheduler.sched import Sched
+from scheduler.standing import OrderRefusedError
 from scheduler.trace import check_integrity
 from tests.support.core import capacity, model, ticket
 
 MODELS = {
-    "a": model("a", 40.0),
-    "b": model("b", 60.0),
-    "c": model("c", 90.0),
+    "a": replace(model("a", 40.0), shared={"vae": 15.0}),
+    "b": replace(model("b", 60.0), shared={"vae": 15.0}, load_host=0.5),
+    "c": replace(model("c", 90.0), load_host=0.5),
     "g": model("g", 30.0, gang=2),
 }
+HOST = 120.0
 DEVICES = {"d0": 100.0, "d1": 130.0, "d2": 210.0}
 
 
@@ -27,7 +32,8 @@ class Core(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.core = Sched(MODELS, late=self.late, preemption=self.preemption)
+        self.core = Sched(dict(MODELS), late=self.late, preemption=self.preemption)
+        self.core.host_up("n", HOST)
         self.now = 0.0
         self.made = 0
         self.tickets: dict[str, Ticket] = {}  # unfinished
@@ -58,12 +64,15 @@ class Core(RuleBasedStateMachine):
                 case Unload(name, device):
                     self.none_in_use(device, (name,))
                     self.unloads.append((device, name))
+                case Hold(_, held, _):
+                    assert sum(MODELS[m].own for m in held) <= HOST, "too much in host memory"
                 case _:
                     del self.tickets[decision.ticket.id]
 
     def none_in_use(self, device: str, names: tuple[str, ...]) -> None:
         used = {t.model for t in self.core.devices[device].running.values()}
         assert not used & set(names), "a model in use is unloaded"
+        assert not self.core.devices[device].pinned & set(names), "a pinned model is unloaded"
 
     @rule(
         name=st.sampled_from("abcg"), rows=st.integers(1, 4), level=st.integers(0, 2),
@@ -126,6 +135,38 @@ class Core(RuleBasedStateMachine):
     def quarantine(self, device: str, reason: str) -> None:
         self.follow(self.core.quarantine(device, reason))
 
+    @rule(device=st.sampled_from(sorted(DEVICES)), drained=st.booleans())
+    def drain(self, device: str, drained: bool) -> None:
+        if drained:
+            self.follow(self.core.drain(device, "maintenance"))
+        else:
+            self.follow(self.core.undrain(device))
+
+    @rule(
+        what=st.sampled_from(["order_load", "order_unload", "pin", "unpin"]),
+        name=st.sampled_from("abcg"), device=st.sampled_from(sorted(DEVICES)),
+    )  # fmt: skip
+    def order(self, what: str, name: str, device: str) -> None:
+        if what == "unpin":
+            self.core.unpin(name, device)
+            return
+        try:
+            self.follow(getattr(self.core, what)(name, device, self.now))
+        except OrderRefusedError as error:
+            assert error.reason.isupper()
+            assert error.message
+
+    @rule(name=st.sampled_from("abc"), factor=st.floats(0.9, 1.3))
+    def measure(self, name: str, factor: float) -> None:
+        """A model turns out larger or smaller than its card said."""
+        was: Model = MODELS[name]
+        self.core.correct(replace(was, weights=was.weights * factor))
+
+    @rule(name=st.sampled_from("bc"))
+    def warmed(self, name: str) -> None:
+        if self.core.books.hosts["n"].warming == name:
+            self.core.warmed("n", name)
+
     @precondition(lambda self: self.tickets)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
@@ -140,12 +181,17 @@ class Core(RuleBasedStateMachine):
         queued = {t.id for queue in self.core.queues for t in queue}
         parked = {t.id for t, _ in self.core.gangs.reserved.values()} - set(self.running)
         assert queued | parked | set(self.running) == set(self.tickets), "lost or invented"
-        assert set(self.running) == self.core.bound
+        assert set(self.running) == self.core.books.bound
 
     def teardown(self) -> None:
         """From any state, with healthy devices and working loads, everything gets done."""
+        for model_ in MODELS.values():
+            self.core.correct(model_)
         for device in DEVICES:
             self.quarantine(device, "")
+            self.drain(device, False)
+            for name in MODELS:
+                self.core.unpin(name, device)
         for _ in range(60 * (len(self.tickets) + 1)):
             if not self.tickets:
                 return
