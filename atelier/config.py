@@ -71,6 +71,7 @@ class SchedulerSettings(_Settings):
     # How long a lost agent's attempts wait for it: longer than its longest pause between two tries.
     agent_grace_seconds: float = 8.0
     report_seconds: float = 1.0
+    metrics_listen: LoopbackAddress | None = None  # for Prometheus; None: nobody can scrape
 
 
 class DeviceSettings(BaseModel):

@@ -14,6 +14,7 @@ from atelier.catalog import Catalog
 from atelier.config import SchedulerSettings
 from atelier.generation import Failure, State
 from atelier.generation_store import GenerationStore
+from atelier.metrics import exported
 from atelier.migrate import migrate
 from atelier.order_store import OrderStore
 from atelier.service import serving, stopped, tasks
@@ -38,6 +39,7 @@ from scheduler.live import Live
 from scheduler.model import models_of
 from scheduler.orders import Orders
 from scheduler.outcomes import Outcomes
+from scheduler.pauses import Pauses, collect, settled
 from scheduler.recent import Recent
 from scheduler.reports import Reports
 from scheduler.sched import Sched
@@ -51,13 +53,19 @@ GONE = Failure("FAILED_PRECONDITION", "MODEL_GONE", "its model is no longer serv
 
 async def run(settings: SchedulerSettings) -> None:
     """Serve until SIGTERM or SIGINT."""
-    clock = time.monotonic
+    began = time.monotonic()
+
+    def clock() -> float:
+        """Since we began: the core takes rates of demand over what it has seen."""
+        return time.monotonic() - began
+
     catalog = Catalog.read(settings.model_repository)
     dsn = settings.postgres_dsn.get_secret_value()
     applied = await asyncio.to_thread(migrate, dsn)
     log.info("schema ready", applied=applied)
 
     async with AsyncExitStack() as stack:
+        meter = stack.enter_context(exported("scheduler", settings.metrics_listen))
         store = await stack.enter_async_context(GenerationStore(dsn))
         epoch = await store.next_epoch()
         background = Background()
@@ -84,8 +92,15 @@ async def run(settings: SchedulerSettings) -> None:
         orders = Orders(OrderStore(store.database), live, background)
         await orders.take_up()
         await _take_up(store, live, catalog)
+        stack.enter_context(settled())
         failed = await stack.enter_async_context(
-            tasks(intake=intake.run(), dispatch=dispatch.run(), sysmon=sysmon.run())
+            tasks(
+                intake=intake.run(),
+                dispatch=dispatch.run(),
+                sysmon=sysmon.run(),
+                collector=collect(quiet=lambda: not live.queued),
+                pauses=Pauses(meter).run(),
+            )
         )
         generations = SchedulerServicer(
             store,

@@ -1,0 +1,132 @@
+"""What holds the loop up: Python's garbage collector, and anything else that does not give way.
+
+The problem. Every decision waits while the collector runs. It looks at all objects of the
+generations that it collects: a full collection at everything that is alive, so that the pause grows
+with the queue. A young one is meant to be small, but Python starts it by what was made *less what
+was freed*: in a scheduler whose queue neither grows nor shrinks that is about nothing, and the
+young generation comes to hold everything that is queued.
+
+The design (measured by benchmarks/bench_pauses.py). Collections come by the clock, young ones
+often, so that each finds only what was made since. What is alive when the scheduler begins to serve
+is frozen, that is never looked at again; so is what a full collection leaves alive: the next one
+looks at what was made in between, however long the queue is. What is frozen is freed when nobody
+refers to it any more, as everything is; only cycles among frozen objects stay. So all is thawed and
+looked at in a quiet moment, now and then, and once an hour in any case.
+
+Refused: switching the collector off. Tasks and their exceptions make cycles, and a scheduler runs
+for months.
+
+The trap: the collector calls back in the middle of whatever allocates, on any thread, also inside
+of an instrument that holds its lock. So `_collected` only appends to a deque, and the loop records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+
+THRESHOLDS = 20_000, 20, 100  # Python's own starts: for bursts between two of ours
+COLLECT_SECONDS, FULL_EVERY = 0.1, 10  # young ones, and each tenth a full one
+QUIET_THAW_SECONDS, THAW_SECONDS = 600.0, 3_600.0
+LOOK_SECONDS = 0.1  # how often the lag of the loop is looked at
+MOST_WAITING = 10_000  # pauses that the loop did not record yet
+PAUSE_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0)
+LAG_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Freeze what is there, and what full collections leave; on leaving, all is as it was."""
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*THRESHOLDS)
+    gc.callbacks.append(_freeze_survivors)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(_freeze_survivors)
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+def _freeze_survivors(phase: str, info: dict[str, int]) -> None:
+    if phase == "stop" and info["generation"] == 2:
+        gc.freeze()
+
+
+async def collect(quiet: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
+    """Collect by the clock until cancelled.
+
+    Args:
+        quiet: whether nothing waits, so that a long pause delays nobody.
+    """
+    thawed = clock()
+    for turn in itertools.count(1):
+        await asyncio.sleep(COLLECT_SECONDS)
+        if turn % FULL_EVERY:
+            gc.collect(0)
+            continue
+        if clock() - thawed >= (QUIET_THAW_SECONDS if quiet() else THAW_SECONDS):
+            gc.unfreeze()
+            thawed = clock()
+        gc.collect()
+
+
+class Pauses:
+    """Tells a meter how long the collector paused us, and how late the loop was."""
+
+    def __init__(self, meter: Meter, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._waiting: deque[tuple[int, float, int]] = deque(maxlen=MOST_WAITING)
+        self._began = 0.0
+        self._pauses = meter.create_histogram(
+            "atelier.gc.pause", "s", "Pauses by Python's garbage collector, by generation",
+            explicit_bucket_boundaries_advisory=PAUSE_BUCKETS,
+        )  # fmt: skip
+        self._garbage = meter.create_counter(
+            "atelier.gc.collected", "{object}", "Objects in cycles that nobody referred to"
+        )
+        self._lag = meter.create_histogram(
+            "atelier.loop.lag", "s", f"How late the event loop was, every {LOOK_SECONDS:g} s",
+            explicit_bucket_boundaries_advisory=LAG_BUCKETS,
+        )  # fmt: skip
+        meter.create_observable_gauge(
+            "atelier.gc.frozen", [_frozen], "{object}", "Objects that the collector passes over"
+        )
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        gc.callbacks.append(self._collected)
+        try:
+            while True:
+                began = self._clock()
+                await asyncio.sleep(LOOK_SECONDS)
+                self._lag.record(max(0.0, self._clock() - began - LOOK_SECONDS))
+                self._record()
+        finally:
+            gc.callbacks.remove(self._collected)
+
+    def _collected(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = self._clock()
+        else:
+            seconds = self._clock() - self._began
+            self._waiting.append((info["generation"], seconds, info["collected"]))
+
+    def _record(self) -> None:
+        while self._waiting:
+            generation, seconds, collected = self._waiting.popleft()
+            self._pauses.record(seconds, {"generation": generation})
+            self._garbage.add(collected)
+
+
+def _frozen(_options: CallbackOptions) -> list[Observation]:
+    return [Observation(gc.get_freeze_count())]
