@@ -10,7 +10,7 @@ override STATE_DIR := $(value STATE_DIR)
 export PROMPT STATE_DIR PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test verify stubs states lint format types train-tiny-image export-tiny-image obey \
+.PHONY: help run test test-full gpu-check verify stubs states lint format types train-tiny-image export-tiny-image obey \
 	train-tiny-video obey-video bench-scheduler bench-int8 test-wheel lock clean
 
 help: ## show this
@@ -24,6 +24,12 @@ run: .venv/.embedded ## start everything, draw PROMPT, serve until Ctrl-C (ONCE=
 
 test: .venv/.dev ## run every check and every test
 	@scripts/check.sh
+
+test-full: .venv/.dev ## run the tests on models of full size (minutes, 8 GB of memory)
+	@.venv/bin/pytest -m full
+
+gpu-check: .venv/.dev ## run what needs an NVIDIA GPU; fails where there is none
+	@scripts/gpu_check.sh
 
 verify: .venv/.dev ## rebuild what is generated and compare it; lint the contract
 	@scripts/verify.sh

@@ -9,6 +9,7 @@
     engine_cache.py  what was built once is not built again
     record.py        PURE: what an engine is, in words, beside its plan
     read_back.py     is this plan the engine that its record says?
+    session.py       runs an engine on a GPU
 
 Both build strongly typed networks: each tensor has the type that the ONNX graph gives it, so an
 FP16 engine comes from an FP16 graph and nothing is chosen here. TensorRT-RTX builds on a CPU for

@@ -76,7 +76,13 @@ def load(name: Name, capabilities: Sequence[str] = ()) -> Library:
                 f"compute capabilities {', '.join(capabilities)}: TensorRT builds for the GPU of"
                 " this machine alone; leave them out, or take tensorrt-rtx"
             )
-        return Library(name, module, (gpu_here(),))
+        try:
+            return Library(name, module, (gpu_here(),))
+        except EngineError as error:
+            raise EngineError(
+                f"{error}: TensorRT builds on the GPU that runs the engine; tensorrt-rtx builds"
+                " without one"
+            ) from error
     known = [n for n in module.ComputeCapability.__members__ if n not in _NOT_ARCHITECTURES]
     wanted = tuple(dict.fromkeys(capabilities)) or DEFAULT_CAPABILITIES
     if unknown := [capability for capability in wanted if capability not in known]:
@@ -102,7 +108,4 @@ def gpu_here() -> str:
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
-        raise EngineError(
-            f"no NVIDIA GPU here ({error}): TensorRT builds on the GPU that runs the engine;"
-            " tensorrt-rtx builds without one"
-        ) from error
+        raise EngineError(f"no NVIDIA GPU here ({error})") from error

@@ -35,48 +35,51 @@ Profile = Mapping[str, Bounds]
 
 
 def profiles(
-    component: Component, sizes: Sequence[Sequence[int]], *, best_rows: int | None = None
+    component: Component,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    downscale: int,
+    best_rows: int | None = None,
 ) -> tuple[Profile, ...]:
     """The profiles of a component.
 
     Args:
-        sizes: for each picture size the lengths of the free axes but the rows', in their order
-            and in the component's own units: (64, 64) for latents of 512x512 at a factor of 8.
-            Not read where no axis is free.
+        sizes: heights and widths of pictures, in pixels. Not read where no side is free.
+        downscale: pixels to one latent: sides of floats are so much shorter than those of bytes.
         best_rows: the rows to be fastest at; None is the component's most, since a device is
             short of time when its batches are full.
 
     Raises:
-        ValueError: no size, or a size with too many or too few lengths.
+        ValueError: no size; a size that latents cannot have; rows out of range.
     """
     most = component.max_batch_size
     best = most if best_rows is None else best_rows
     if not 1 <= best <= most:
         raise ValueError(f"{component.name}: best_rows is {best}, it must be 1 to {most}")
     if all(FREE not in tensor.dims for tensor in component.inputs):
-        sizes = [()]
+        sizes = [(downscale, downscale)]
     if not sizes:
         raise ValueError(f"{component.name}: its sides are free: name at least one size")
-    unique = dict.fromkeys(tuple(size) for size in sizes)
-    return tuple(_profile(component, size, best) for size in unique)
+    for height, width in sizes:
+        if height < 1 or width < 1 or height % downscale or width % downscale:
+            raise ValueError(f"size {height}x{width}: both must be multiples of {downscale}")
+    return tuple(_profile(component, size, downscale, best) for size in dict.fromkeys(sizes))
 
 
-def _profile(component: Component, size: Shape, best: int) -> Profile:
-    dims = {tensor.name: _dims(component, tensor, size) for tensor in component.inputs}
+def _profile(component: Component, size: tuple[int, int], downscale: int, best: int) -> Profile:
+    dims = {tensor.name: _dims(component, tensor, size, downscale) for tensor in component.inputs}
     return {
         name: Bounds((1, *shape), (best, *shape), (component.max_batch_size, *shape))
         for name, shape in dims.items()
     }
 
 
-def _dims(component: Component, tensor: Tensor, size: Shape) -> Shape:
-    free = tensor.dims.count(FREE)
-    if free not in (0, len(size)):
-        raise ValueError(
-            f"{component.name}.{tensor.name} has {free} free axes; size {size} has {len(size)}"
-        )
-    lengths = iter(size)
-    return tuple(next(lengths) if length == FREE else length for length in tensor.dims)
+def _dims(component: Component, tensor: Tensor, size: tuple[int, int], downscale: int) -> Shape:
+    if tensor.dims.count(FREE) not in (0, 2):
+        raise ValueError(f"{component.name}.{tensor.name}: only height and width may be free")
+    unit = 1 if tensor.dtype == "UINT8" else downscale
+    sides = iter(side // unit for side in size)
+    return tuple(next(sides) if length == FREE else length for length in tensor.dims)
 
 
 def merged(several: Iterable[Profile]) -> tuple[Profile, ...]:

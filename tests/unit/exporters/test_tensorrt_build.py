@@ -16,7 +16,8 @@ import numpy as np  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from exporters.tensorrt.build import build  # noqa: E402
-from exporters.tensorrt.library import DEFAULT_CAPABILITIES, load  # noqa: E402
+from exporters.tensorrt.engine_cache import EngineCache  # noqa: E402
+from exporters.tensorrt.library import DEFAULT_CAPABILITIES, Library, load  # noqa: E402
 from exporters.tensorrt.options import Options  # noqa: E402
 from exporters.tensorrt.profiles import Bounds  # noqa: E402
 from exporters.tensorrt.read_back import read_back, read_record  # noqa: E402
@@ -63,6 +64,26 @@ def test_tensorrt_rtx_gets_one_profile_that_spans_all(built):
     engine, _, _ = built
 
     assert engine.profiles == ({"x": Bounds((1, 4, 8, 8), (2, 4, 8, 8), (4, 4, 16, 16))},)
+
+
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+def test_what_tensorrt_alone_is_told_is_in_the_common_api(library, tmp_path):
+    """The branch for TensorRT, driven through the objects of TensorRT-RTX, which take it all."""
+    as_tensorrt = Library("tensorrt", library.module, ("GPU (SM86)",))
+    cache = EngineCache(tmp_path / "cache")
+
+    engine = build(
+        as_tensorrt,
+        write_graph(tmp_path / "model.onnx"),
+        tmp_path / "model.plan",
+        [PROFILE, LARGER],
+        Options(optimization_level=2, any_ampere_or_later=True, workspace_bytes=1 << 28),
+        cache=cache,
+    )
+
+    assert engine.profiles == (PROFILE, LARGER)
+    assert engine.devices == ("GPU (SM86)",)
+    assert cache.timing_path(as_tensorrt).stat().st_size > 0
 
 
 def test_its_record_is_read_as_it_was_written(built):

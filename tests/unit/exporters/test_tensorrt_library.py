@@ -21,6 +21,7 @@ THEIRS = {
     api.TimingCache: rtx.ITimingCache,
     api.BuilderConfig: rtx.IBuilderConfig,
     api.Builder: rtx.Builder,
+    api.ExecutionContext: rtx.IExecutionContext,
     api.CudaEngine: rtx.ICudaEngine,
     api.Runtime: rtx.Runtime,
     api.Module: rtx,
