@@ -18,7 +18,7 @@ from agent.probe import try_out
 from agent.recycle import end_process
 from agent.results import Results
 from agent.step_loop import StepLoop
-from agent.tally import Run, Tally
+from agent.tally import Run, Since, Tally
 from agent.text import PromptTokenizer
 from agent.triton import LIVE_SECONDS, Triton
 from agent.work import (
@@ -75,7 +75,7 @@ class Device:
         self._clock = clock
         self._tell = tell
         self._gauge = gauge or Gauge(None, settings.id)
-        self._tally = Tally()
+        self._tally, self._quiet = Tally(), Since()
         self._loop = StepLoop(triton, clock, on_batch=self._stepped, on_idle=self._idle)
         self._stepping = asyncio.Event()  # a batch runs
         self._runs: set[AttemptRun] = set()  # those that need the device
@@ -175,7 +175,10 @@ class Device:
         elif model and card is None:
             error = unknown(model)
         elif card:
-            error = await self._try_out(card)
+            try:
+                await self._loader.borrow(card, lambda: try_out(self._triton, card))
+            except ExecutionError as failure:
+                error = failure
         log.info("probed", device=self.id, model=model, reason=error.message if error else None)
         return Probed(self.id, self._clock() - started, error)
 
@@ -217,22 +220,6 @@ class Device:
         self._loader.seen(loaded, changes)
         return "" if live else "Triton says that it is not live"
 
-    async def _try_out(self, card: ModelCard) -> AtelierError | None:
-        """Run the model, loaded for this where it is not there."""
-        async with self._loader.lock:
-            try:
-                brought = await self._loader.missing(card)
-                self._loader.changes += 1
-                try:
-                    await self._loader.bring(card, brought)
-                    await try_out(self._triton, card)
-                finally:
-                    left = await self._loader.take_away(brought)
-                    self._loader.changes += 1
-            except ExecutionError as error:
-                return error
-            return left
-
     async def _is_back(self, give_up: float) -> bool:
         while await self._silence():
             if self._clock() > give_up:
@@ -254,6 +241,8 @@ class Device:
 
     def _stepped(self, card: ModelCard, shape: str, rows: int, seconds: float) -> None:
         self._stepping.set()
+        held = card.profile(shape).activation_bytes_per_row * rows
+        self._quiet.runs(card.name, held, self._loader.changes)
         self._told(self._tally.step((card.name, shape, rows), seconds, self._clock()))
 
     def _idle(self) -> None:
@@ -263,10 +252,12 @@ class Device:
     def _told(self, run: Run | None) -> None:
         if run:
             model, shape, rows = run.composition
+            held = self._catalog.cards[model].profile(shape).activation_bytes_per_row * rows
+            quiet = self._loader.quiet_bytes if self._quiet.is_largest(model, held) else 0
             self._tell(
                 BatchMeasured(
                     self.id, model, shape, rows, run.steps, run.step_seconds, run.peak_bytes,
-                    self.resident,
+                    self.resident, quiet,
                 )
             )  # fmt: skip
 

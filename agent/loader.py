@@ -9,7 +9,7 @@ was read from the node's memory.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import structlog
@@ -50,6 +50,7 @@ class Loader:
         self.lock = asyncio.Lock()
         self.resident: frozenset[str] = frozenset()
         self.changes = 0  # loads and unloads begun or ended; tells a look that it is stale
+        self.quiet_bytes = 0  # in use after the latest of them; 0: not known
         self._device_id = device_id
         self._catalog = catalog
         self._triton = triton
@@ -61,17 +62,20 @@ class Loader:
     def seen(self, loaded: frozenset[str], changes: int) -> None:
         """Triton told which of its models are loaded, asked when `changes` was the count."""
         if self.changes == changes and not self.lock.locked():  # else who changes it knows better
-            self.resident = frozenset(
+            resident = frozenset(
                 name
                 for name, card in self._catalog.cards.items()
                 if loaded.issuperset(card.components.triton_models)
             )
+            if resident != self.resident:  # its Triton was started anew, or somebody else's hand
+                self.resident, self.quiet_bytes = resident, 0
+                self.changes += 1
 
     async def load(self, model: str) -> ModelChanged:
         """Load what is missing of a model's components, one after the other; all, or none."""
         async with self.lock:
             started, before = self._clock(), await self._gauge.used_bytes()
-            self.changes += 1
+            self._changing()
             error: AtelierError | None = None
             from_host, came = False, tuple[str, ...]()
             card = self._catalog.get(model)
@@ -79,9 +83,9 @@ class Loader:
                 error = unknown(model)
             else:
                 try:
-                    came = await self.missing(card)
+                    came = await self._missing(card)
                     from_host = self._files is not None and await self._files.in_memory(came)
-                    await self.bring(card, came)
+                    await self._bring(card, came)
                 except ExecutionError as failure:
                     error, came = failure, ()
             self.resident = self.resident - {model} if error else self.resident | {model}
@@ -100,7 +104,7 @@ class Loader:
         """Unload the components that no other resident uses, and see them gone."""
         async with self.lock:
             started, before = self._clock(), await self._gauge.used_bytes()
-            self.changes += 1
+            self._changing()
             went = tuple[str, ...]()
             card = self._catalog.get(model)
             if card is None:
@@ -110,31 +114,48 @@ class Loader:
                 error.code = "FAILED_PRECONDITION"
             else:
                 went = self._own(card)
-                error = await self.take_away(went)
+                error = await self._take_away(went)
             if error is None:
                 self.resident -= {model}
             self.changes += 1
             words = "model unloaded", "model did not unload"
             return await self._changed(words, model, started, before, error, went)
 
-    # For probes also, under the lock.
+    async def borrow(self, card: ModelCard, use: Callable[[], Awaitable[None]]) -> None:
+        """Use a model, which is loaded for this and unloaded after it where it is not here.
 
-    async def missing(self, card: ModelCard) -> tuple[str, ...]:
+        Raises:
+            ExecutionError: it cannot be loaded, used or unloaded.
+        """
+        async with self.lock:
+            brought = await self._missing(card)
+            self._changing()
+            left: AtelierError | None = None
+            try:
+                await self._bring(card, brought)
+                await use()
+            finally:
+                left = await self._take_away(brought)
+                self.changes += 1
+            if isinstance(left, ExecutionError):
+                raise left
+
+    async def _missing(self, card: ModelCard) -> tuple[str, ...]:
         """Its components that are not there. Raises ExecutionError."""
         there = await self._triton.ready()
         names = dict.fromkeys(card.components.triton_models)
         return tuple(name for name in names if name not in there)
 
-    async def bring(self, card: ModelCard, triton_models: Sequence[str]) -> None:
+    async def _bring(self, card: ModelCard, triton_models: Sequence[str]) -> None:
         """Load these of its components; no half of a model keeps memory. Raises ExecutionError."""
         try:
             for name in triton_models:
                 await self._triton.load(card, name)
         except ExecutionError:
-            await self.take_away(triton_models)
+            await self._take_away(triton_models)
             raise
 
-    async def take_away(self, triton_models: Sequence[str]) -> AtelierError | None:
+    async def _take_away(self, triton_models: Sequence[str]) -> AtelierError | None:
         """Unload these, the last loaded first; why they are not gone, if they are not."""
         try:
             for name in reversed(triton_models):
@@ -157,6 +178,10 @@ class Loader:
         names = dict.fromkeys(card.components.triton_models)
         return tuple(name for name in names if name not in shared)
 
+    def _changing(self) -> None:
+        self.changes += 1
+        self.quiet_bytes = 0
+
     async def _changed(
         self,
         words: tuple[str, str],
@@ -169,7 +194,7 @@ class Loader:
         from_host_memory: bool = False,
     ) -> ModelChanged:
         seconds = self._clock() - started
-        after = await self._gauge.used_bytes()
+        after = self.quiet_bytes = await self._gauge.used_bytes()
         measured = after - before if before and after and not error else 0
         log.info(words[error is not None], device=self._device_id, model=model,
                  seconds=round(seconds, 3), bytes=measured, from_host_memory=from_host_memory,

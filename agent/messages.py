@@ -175,6 +175,7 @@ def told_to(told: Told) -> pb.ConnectRequest:
                     shape=told.shape,
                     rows=told.rows,
                     peak_bytes=told.peak_bytes,
+                    quiet_bytes=told.quiet_bytes,
                     steps=told.steps,
                     step_seconds=told.step_seconds,
                     resident_models=told.resident_models,

@@ -59,3 +59,25 @@ class Tally:
             return None
         self._told[composition] = now
         return Run(composition, len(seconds), median(seconds), peak)
+
+
+@dataclass
+class Since:
+    """What ran since a model last came or went. An engine keeps what its largest batch took, so
+    only of that batch can be said what it held."""
+
+    _changes: int = -1  # the loader's count then
+    _model: str = ""  # the only one that ran; empty: none, or several
+    _several: bool = False
+    _most: int = 0  # declared bytes of its largest batch
+
+    def runs(self, model: str, declared_bytes: int, changes: int) -> None:
+        """A batch of so many bytes makes a step."""
+        if changes != self._changes:
+            self._changes, self._model, self._several, self._most = changes, model, False, 0
+        self._several = self._several or model != self._model
+        self._most = max(self._most, declared_bytes)
+
+    def is_largest(self, model: str, declared_bytes: int) -> bool:
+        """Whether only this model ran, and no larger batch of it."""
+        return not self._several and model == self._model and declared_bytes >= self._most

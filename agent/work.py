@@ -110,6 +110,7 @@ class BatchMeasured:
     step_seconds: float  # the median
     peak_bytes: int
     resident_models: tuple[str, ...]
+    quiet_bytes: int = 0  # in use before it ran; 0: not known, or other batches left something
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from atelier.v1 import (
 )
 from scheduler.agent_servicer import AgentServicer
 from scheduler.background import Background
+from scheduler.care import Care
+from scheduler.corrections import Corrections, component_bytes
 from scheduler.dispatch import Dispatch
 from scheduler.fleet import Fleet
 from scheduler.fleet_servicer import FleetServicer
@@ -76,7 +78,8 @@ async def run(settings: SchedulerSettings) -> None:
         lines = Lines(epoch)
         outcomes = Outcomes(store, live, lines)
         fleet = Fleet(live, lines, outcomes, background, clock=clock)
-        reports = Reports(live, lines, fleet, outcomes, background, clock=clock)
+        care = Care(live, lines, fleet, outcomes, background, *_costs(catalog, sched), clock=clock)
+        reports = Reports(live, lines, fleet, outcomes, background, care=care, clock=clock)
         recent = Recent(_wall)
         dispatch = Dispatch(store, live, lines, fleet, outcomes, recent, clock=clock)
         intake = Intake(store, live.accepted)
@@ -98,6 +101,7 @@ async def run(settings: SchedulerSettings) -> None:
                 intake=intake.run(),
                 dispatch=dispatch.run(),
                 sysmon=sysmon.run(),
+                care=care.run(),
                 collector=collect(quiet=lambda: not live.queued),
                 pauses=Pauses(meter).run(),
             )
@@ -131,6 +135,14 @@ async def run(settings: SchedulerSettings) -> None:
         stack.callback(watch.end_all)
         sysmon.serving()
         await stopped(failed)
+
+
+def _costs(catalog: Catalog, sched: Sched) -> tuple[Corrections, list[str]]:
+    """What models cost until it is measured, and those that devices are tried with."""
+    cards = catalog.cards.values()
+    corrections = Corrections(sched.models, {c.name: component_bytes(c) for c in cards})
+    images = [card for card in cards if card.kind == "image"]
+    return corrections, [c.name for c in sorted(images, key=lambda card: card.resident_bytes)]
 
 
 def _wall() -> datetime:

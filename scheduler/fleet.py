@@ -5,7 +5,8 @@ goes on working and comes back with the attempts it runs, which are adopted. Onl
 come back are its attempts given to others (sysmon).
 
 A device whose facts do not add up is in doubt: the core has it empty and quarantined, with the
-reason, until a report makes sense again.
+reason, until a report makes sense again. One that is in trouble is quarantined by its health
+(health.py, care.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import structlog
 from atelier.v1 import agent_pb2 as pb
 from scheduler.background import Background
 from scheduler.facts import misfit
+from scheduler.health import Health
 from scheduler.lines import Line, Lines
 from scheduler.live import Live
 from scheduler.outcomes import Outcomes
@@ -25,6 +27,7 @@ from scheduler.outcomes import Outcomes
 log = structlog.get_logger()
 
 AWAY = "its agent is not connected"
+WARM_SECONDS = 300.0  # for a read into a node's memory
 
 
 @dataclass
@@ -33,6 +36,15 @@ class Doubt:
 
     reason: str
     held: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Host:
+    """A node's memory for files of models: what it may hold, and what it holds, as measured."""
+
+    capacity_bytes: int
+    models: frozenset[str]
+    resident_bytes: int = 0
 
 
 class Fleet:
@@ -55,6 +67,9 @@ class Fleet:
         self.hardware: dict[str, str] = {}
         self.reported: dict[str, frozenset[str]] = {}  # what was resident, by the last report
         self.doubts: dict[str, Doubt] = {}
+        self.healths: dict[str, Health] = {}
+        self.hosts: dict[str, Host] = {}  # by node
+        self._warming: dict[str, tuple[str, float]] = {}  # by node: a model to be read, since when
         self._live = live
         self._lines = lines
         self._outcomes = outcomes
@@ -85,10 +100,15 @@ class Fleet:
             if generation.id in self._live.cancelling:  # asked for while the agent was away
                 self._lines.cancel(generation)
 
+        host = Host(hello.host_memory_bytes, frozenset(hello.host_models))
+        self.hosts[hello.node] = host
+        if host.capacity_bytes > 0:
+            self._live.sched.host_up(hello.node, host.capacity_bytes, host.models)
         for facts in facts_of.values():
+            self.healths.setdefault(facts.id, Health()).reconnected(self._clock())
             held = {i for i in holding if self._live.running[i].device == facts.id}
-            self._take(facts.id, hello.node, facts.capacity_bytes, facts.resident_models, held)
             self.lost_since.pop(facts.id, None)
+            self._take(facts.id, hello.node, facts.capacity_bytes, facts.resident_models, held)
             self.hardware[facts.id] = facts.hardware
         for generation in list(self._live.running.values()):
             here = generation.device in facts_of or generation.device in no_more
@@ -98,6 +118,26 @@ class Fleet:
                  revoked=len(revoked))  # fmt: skip
         self._live.wake.set()
         return line, revoked
+
+    def hosted(self, node: str, host: Host) -> None:
+        """A report of what a node's memory holds; a read that was ordered may be over by it.
+
+        Where the core waits in vain for a read (a file is gone, a lock was refused), it hears after
+        a while what is there instead.
+        """
+        self.hosts[node] = host
+        if (tier := self._live.sched.books.hosts.get(node)) is None:
+            return
+        now, model = self._clock(), tier.warming
+        if model in host.models:
+            self._live.sched.warmed(node, model)
+        elif model:
+            before, since = self._warming.get(node, ("", 0.0))
+            if before != model:
+                self._warming[node] = model, now
+            elif now - since > WARM_SECONDS:
+                log.warning("not read into the node's memory", node=node, model=model)
+                self._live.sched.host_up(node, host.capacity_bytes, host.models)
 
     def leave(self, line: Line) -> None:
         """Its line broke. Devices that another line has named since are that one's."""
@@ -116,8 +156,19 @@ class Fleet:
         self.hardware.pop(device_id, None)
         self.reported.pop(device_id, None)
         self.doubts.pop(device_id, None)
+        self.healths.pop(device_id, None)
         if device_id in self._live.sched.devices:
             self._live.device_down(device_id)
+
+    def settle(self, device_id: str) -> None:
+        """Quarantine a device, or not, by what is known of it now."""
+        health, doubt = self.healths.get(device_id), self.doubts.get(device_id)
+        reason = doubt.reason if doubt else health.reason if health else ""
+        if device_id in self.lost_since:
+            reason = AWAY
+        if reason != self._live.sched.devices[device_id].quarantined:
+            log.warning("device", device=device_id, quarantined=reason)
+            self._live.did(self._live.sched.quarantine(device_id, reason))
 
     def distrust(self, device_id: str, reason: str) -> None:
         """Take what the core has of it back, and wait for a report that makes sense."""
@@ -165,6 +216,7 @@ class Fleet:
             if before is None or before.reason != wrong:
                 log.error("device not believed", device=device_id, reason=wrong)
         else:
+            self.settle(device_id)
             for ticket in tickets:
                 sched.adopt(ticket, device_id, now)
             if before:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from atelier.generation import Generation
@@ -86,12 +87,22 @@ class Lines:
         command = pb.UnloadModel(device_id=device_id, model=model, epoch=self.epoch)
         return self._send(device_id, pb.ConnectResponse(unload_model=command))
 
-    def keep_in_host_memory(self, node: str, models: tuple[str, ...]) -> bool:
-        """Hold these models' files in the node's memory, and no others."""
+    def recycle(self, device_id: str, reason: str) -> bool:
+        """Start its Triton anew."""
+        command = pb.RecycleDevice(device_id=device_id, reason=reason, epoch=self.epoch)
+        return self._send(device_id, pb.ConnectResponse(recycle_device=command))
+
+    def probe(self, device_id: str, model: str) -> bool:
+        """Try whether it works, with a model where one is named."""
+        command = pb.ProbeDevice(device_id=device_id, model=model, epoch=self.epoch)
+        return self._send(device_id, pb.ConnectResponse(probe_device=command))
+
+    def keep_in_host_memory(self, node: str, models: Sequence[str]) -> bool:
+        """Hold these models' files in the node's memory, and no others; the first matter most."""
         line = self._of_node.get(node)
         if line:
-            keep = pb.KeepInHostMemory(models=models, epoch=self.epoch)
-            line.outgoing.put_nowait(pb.ConnectResponse(keep_in_host_memory=keep))
+            command = pb.KeepInHostMemory(models=models, epoch=self.epoch)
+            line.outgoing.put_nowait(pb.ConnectResponse(keep_in_host_memory=command))
         return line is not None
 
     def _send(self, device_id: str, command: pb.ConnectResponse) -> bool:

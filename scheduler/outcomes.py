@@ -33,9 +33,10 @@ T = TypeVar("T")
 
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 30.0  # doubles with each attempt
 # A part was away: the next attempt may well succeed, and the work is not to blame.
-EXCUSED = ("DEVICE_UNAVAILABLE", "MODEL_NOT_READY", "UPLOAD_FAILED")
-LOST = "AGENT_LOST"
+EXCUSED = ("DEVICE_UNAVAILABLE", "DEVICE_LOST", "MODEL_NOT_READY", "UPLOAD_FAILED")
+LOST, DEVICE = "AGENT_LOST", "DEVICE_LOST"
 AGENT_LOST = Failure("UNAVAILABLE", LOST, "its agent was lost, again and again")
+DEVICE_LOST = Failure("UNAVAILABLE", DEVICE, "its devices failed, again and again")
 STOPPED = Failure("UNAVAILABLE", "STOPPED", "its agent stopped it unasked, again and again")
 REFUSED = Failure("INTERNAL", "RESULTS_REFUSED", "its agent told of results that cannot be stored")
 EXPIRED = Failure("DEADLINE_EXCEEDED", "EXPIRED", "its deadline passed before it was done")
@@ -115,7 +116,7 @@ class Outcomes:
         attempt = running.attempt if running else MAX_ATTEMPTS
         if retryable and running and await self._has_attempts_left(running, failure.reason):
             delay = min(RETRY_SECONDS * 2**attempt, LONGEST_RETRY_SECONDS)
-            delay = 0.0 if failure.reason == LOST else delay
+            delay = 0.0 if failure.reason in (LOST, DEVICE) else delay
             return await self._requeue(generation_id, token, failure.reason, delay, before)
         row = await persist(lambda: self._store.fail(generation_id, token, failure), before=before)
         found = row or await persist(lambda: self._store.look(generation_id))
@@ -129,8 +130,11 @@ class Outcomes:
         excused += reason in EXCUSED
         return excused < MAX_EXCUSED and running.attempt - excused < MAX_ATTEMPTS
 
-    async def lost(self, generation_id: str, token: int) -> None:
-        """Its agent is gone, or came back without it. Given up if it comes back meanwhile."""
+    async def lost(self, generation_id: str, token: int, failure: Failure = AGENT_LOST) -> None:
+        """Its agent is gone, or came back without it. Given up if it comes back meanwhile.
+
+        Or its device failed under it: then its agent is still there, and is told to stop it.
+        """
         key, held = (generation_id, token), self._live.holds(generation_id, token)
         if key in self._live.lost or held is None:
             return
@@ -141,8 +145,9 @@ class Outcomes:
 
         self._live.lost.add(key)
         try:
-            await self.failed(*key, AGENT_LOST, retryable=True, before=still_lost)
-            if key not in self._live.lost:  # it came back while the write was under way
+            await self.failed(*key, failure, retryable=True, before=still_lost)
+            came_back = key not in self._live.lost  # while the write was under way
+            if came_back or failure is DEVICE_LOST:
                 self._lines.cancel(held)
         except NotLostError:
             log.info("found again", generation_id=generation_id)

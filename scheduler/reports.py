@@ -10,9 +10,10 @@ from atelier.errors import StorageRefusedError
 from atelier.translate import failure_from, provenance_from, result_from
 from atelier.v1 import agent_pb2 as pb
 from scheduler.background import Background
+from scheduler.care import Care
 from scheduler.device import Device
 from scheduler.facts import believable
-from scheduler.fleet import Fleet
+from scheduler.fleet import Fleet, Host
 from scheduler.lines import Line, Lines
 from scheduler.live import Live
 from scheduler.outcomes import Outcomes
@@ -32,9 +33,11 @@ class Reports:
         outcomes: Outcomes,
         background: Background,
         *,
+        care: Care,
         clock: Callable[[], float],
     ) -> None:
         self._live = live
+        self._care = care
         self._lines = lines
         self._fleet = fleet
         self._outcomes = outcomes
@@ -44,12 +47,22 @@ class Reports:
     def hear(self, line: Line, message: pb.ConnectRequest) -> None:
         match message.WhichOneof("message"):
             case "device_report":
+                self._hosted(line, message.device_report)
                 for sample in message.device_report.samples:
                     if device := self._device(line, sample.device_id):
                         self._sampled(device, sample)
             case "model_changed":
                 if device := self._device(line, message.model_changed.device_id):
                     self._model_changed(device, message.model_changed)
+            case "batch_measured":
+                if self._device(line, message.batch_measured.device_id):
+                    self._care.batch(message.batch_measured)
+            case "device_recycled":
+                if device := self._device(line, message.device_recycled.device_id):
+                    self._care.recycled(device, message.device_recycled)
+            case "device_probed":
+                if device := self._device(line, message.device_probed.device_id):
+                    self._care.probed(device, message.device_probed)
             case "progress":
                 self._progress(message.progress)
             case "device_released":
@@ -71,18 +84,21 @@ class Reports:
 
     def _sampled(self, device: Device, sample: pb.DeviceSample) -> None:
         self._fleet.samples[device.id] = sample
+        self._care.sampled(device, sample)
         if sample.healthy and device.id in self._fleet.doubts:
             self._fleet.reconsider(device.id, sample.resident_models)
             device = self._live.sched.devices[device.id]
-        doubt = self._fleet.doubts.get(device.id)
-        reason = "" if sample.healthy else (sample.reason or "its Triton does not answer")
-        if doubt:
-            reason = doubt.reason
-        if reason != device.quarantined:
-            log.warning("device", device=device.id, quarantined=reason)
-            self._live.did(self._live.sched.quarantine(device.id, reason))
-        if sample.healthy and not doubt:
+        self._fleet.settle(device.id)
+        if sample.healthy and device.id not in self._fleet.doubts:
             self._correct(device, frozenset(sample.resident_models))
+
+    def _hosted(self, line: Line, report: pb.DeviceReport) -> None:
+        """What the node's memory holds now."""
+        if before := self._fleet.hosts.get(line.node):
+            held = frozenset(report.host_models)
+            self._fleet.hosted(
+                line.node, Host(before.capacity_bytes, held, report.host_resident_bytes)
+            )
 
     def _correct(self, device: Device, now: frozenset[str]) -> None:
         """Believe what two reports in a row say of a model, against what we thought.
@@ -120,6 +136,7 @@ class Reports:
         self._fleet.reported.pop(device.id, None)  # that was before this change, maybe
         if device.id in self._fleet.doubts:
             return  # its next report tells
+        self._care.changed(device, change)
         if device.loading != model:
             if believable(device, model, resident=change.resident, models=sched.models):
                 self._changed(device, model, resident=change.resident)

@@ -567,6 +567,7 @@ class BatchMeasured(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     STEP_SECONDS_FIELD_NUMBER: _builtins.int
     RESIDENT_MODELS_FIELD_NUMBER: _builtins.int
+    QUIET_BYTES_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """The device."""
     model: _builtins.str
@@ -583,6 +584,10 @@ class BatchMeasured(_message.Message):
     """Steps made."""
     step_seconds: _builtins.float
     """Seconds of one step, the median."""
+    quiet_bytes: _builtins.int
+    """Bytes in use before it ran, as the driver tells. 0 where that is not known, or where another
+    batch ran since a model came or went that may have left memory allocated.
+    """
     @_builtins.property
     def resident_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Models whose weights were on the device all the while."""
@@ -598,10 +603,11 @@ class BatchMeasured(_message.Message):
         steps: _builtins.int = ...,
         step_seconds: _builtins.float = ...,
         resident_models: _abc.Iterable[_builtins.str] | None = ...,
+        quiet_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "model", b"model", "peak_bytes", b"peak_bytes", "resident_models", b"resident_models", "rows", b"rows", "shape", b"shape", "step_seconds", b"step_seconds", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "model", b"model", "peak_bytes", b"peak_bytes", "quiet_bytes", b"quiet_bytes", "resident_models", b"resident_models", "rows", b"rows", "shape", b"shape", "step_seconds", b"step_seconds", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,6 +15,8 @@ from atelier.v1 import agent_pb2
 from atelier.v1 import scheduler_pb2 as pb
 from scheduler.agent_servicer import AgentServicer
 from scheduler.background import Background
+from scheduler.care import Care
+from scheduler.corrections import Corrections, component_bytes
 from scheduler.dispatch import Dispatch
 from scheduler.fleet import Fleet
 from scheduler.fleet_servicer import FleetServicer
@@ -35,7 +37,8 @@ from tests.support.cards import toy_card
 
 
 class House:
-    """All of it but sysmon's own clock: tests tick by hand. One scripted device, d0 of node n0."""
+    """All of it but the clocks of sysmon and care: tests tick by hand. One scripted device, d0 of
+    node n0."""
 
     def __init__(self, store: GenerationStore) -> None:
         clock = time.monotonic
@@ -45,8 +48,24 @@ class House:
         self.lines = Lines(epoch=1)
         self.outcomes = Outcomes(store, self.live, self.lines)
         self.fleet = Fleet(self.live, self.lines, self.outcomes, self.background, clock=clock)
+        self.care = Care(
+            self.live,
+            self.lines,
+            self.fleet,
+            self.outcomes,
+            self.background,
+            Corrections(self.live.sched.models, {"toy": component_bytes(toy_card())}),
+            ["toy"],
+            clock=clock,
+        )
         self.reports = Reports(
-            self.live, self.lines, self.fleet, self.outcomes, self.background, clock=clock
+            self.live,
+            self.lines,
+            self.fleet,
+            self.outcomes,
+            self.background,
+            care=self.care,
+            clock=clock,
         )
         self.recent = Recent(lambda: datetime.now(UTC))
         self.dispatch = Dispatch(

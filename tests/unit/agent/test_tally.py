@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.tally import MOST_STEPS, REPEAT_SECONDS, Run, Tally
+from agent.tally import MOST_STEPS, REPEAT_SECONDS, Run, Since, Tally
 
 ONE, TWO = ("toy", "64x64", 1), ("toy", "64x64", 2)
 
@@ -45,3 +45,17 @@ def test_a_batch_that_never_changes_is_told_in_between() -> None:
     tally = Tally()
     (run,) = steps(tally, ONE, *[1.0] * (MOST_STEPS + 2))
     assert run.steps == MOST_STEPS
+
+
+def test_what_a_batch_held_is_known_of_the_largest_since_a_change() -> None:
+    since = Since()
+    since.runs("red", 10, changes=1)
+    assert since.is_largest("red", 10)
+    since.runs("red", 40, changes=1)
+    assert since.is_largest("red", 40)
+    assert not since.is_largest("red", 10)  # what the larger one took is still there
+    since.runs("blue", 5, changes=1)
+    assert not since.is_largest("red", 40)
+    assert not since.is_largest("blue", 5)
+    since.runs("blue", 5, changes=2)
+    assert since.is_largest("blue", 5)
