@@ -20,7 +20,7 @@ from scheduler.fleet import Fleet
 from scheduler.lines import Lines
 from scheduler.live import Live
 from scheduler.outcomes import Outcomes, persist
-from scheduler.recent import Noted, Recent
+from scheduler.recent import Noted, Recent, reason_of
 from scheduler.trace import check_integrity, decision_line, state_line
 
 log = structlog.get_logger()
@@ -60,11 +60,8 @@ class Dispatch:
             while True:
                 wake.clear()
                 for decision in self._decide():
-                    if isinstance(decision, Hold):
-                        self._lines.keep_in_host_memory(decision.node, decision.wanted)
-                        continue
                     self._recent.note(decision)
-                    log.info("decided", decision=decision_line(decision), why=decision.reason)
+                    log.info("decided", decision=decision_line(decision), why=reason_of(decision))
                     if isinstance(decision, Bind):
                         self._live.claiming.add(decision.ticket.id)
                     tasks.create_task(self._carry_out(decision))
@@ -76,14 +73,14 @@ class Dispatch:
                 except TimeoutError:
                     pass
 
-    def _decide(self) -> list[Noted | Hold]:
+    def _decide(self) -> list[Noted]:
         """What the core decides. Where its books are broken, that is told, and the rest goes on.
 
         An assertion of the core is a fault of ours. It must be loud, and cost no more than the
         devices that it names: all others, and all that is queued, are as good as before.
         """
         sched, now = self._live.sched, self._clock()
-        decisions: list[Noted | Hold] = []
+        decisions: list[Noted] = []
         try:
             if now >= self._next_tick:
                 self._next_tick = now + TICK_SECONDS
@@ -120,6 +117,8 @@ class Dispatch:
                     self._lines.load(device_id, model)
                 case Unload(model, device_id):
                     self._lines.unload(device_id, model)
+                case Hold():
+                    self._lines.keep_in_host_memory(decision.node, decision.wanted)
         except Exception as error:
             log.error("decision not carried out", decision=decision_line(decision), exc_info=error)
             if isinstance(decision, Bind):  # sysmon finds it in the database

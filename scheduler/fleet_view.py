@@ -12,11 +12,11 @@ from atelier.translate import priority_to, time_to
 from atelier.v1 import fleet_pb2 as pb
 from atelier.v1 import generation_pb2
 from atelier.v1.agent_pb2 import DeviceSample
-from scheduler.decisions import Bind, Load, Preempt, Reject, Unload
+from scheduler.decisions import Bind, Hold, Load, Preempt, Reject, Unload
 from scheduler.device import Device
 from scheduler.fleet import AWAY, Fleet
 from scheduler.live import Live
-from scheduler.recent import Record
+from scheduler.recent import Record, reason_of
 from scheduler.runqueue import GlobalQueue, Ticket
 
 AT_ONCE = 64  # devices: about a millisecond
@@ -27,6 +27,7 @@ _KINDS = {
     Preempt: pb.DECISION_KIND_PREEMPT,
     Load: pb.DECISION_KIND_LOAD,
     Unload: pb.DECISION_KIND_UNLOAD,
+    Hold: pb.DECISION_KIND_HOLD,
     Reject: pb.DECISION_KIND_REJECT,
 }
 
@@ -88,6 +89,8 @@ class FleetView:
         message.resident_models.extend(sorted(device.resident))
         message.waiting_generations = sum(sched.queues.count.get(m, 0) for m in device.resident)
         message.running.extend(self._running(t) for _, t in sorted(device.running.items()))
+        if host := sched.books.hosts.get(device.node):
+            message.host_memory_models.extend(sorted(host.held))
         message.unloading_model = device.unloading
         message.loading_model = device.loading
         if device.loading:
@@ -165,14 +168,17 @@ def decision_to(record: Record) -> pb.Decision:
         sequence=record.sequence,
         time=time_to(record.time),
         kind=_KINDS[type(decision)],
-        reason=decision.reason,
+        reason=reason_of(decision),
     )
+    if isinstance(decision, Bind | Preempt | Reject):
+        message.generation_id, message.model = decision.ticket.id, decision.ticket.model
+    if isinstance(decision, Bind | Preempt | Load | Unload):
+        message.device_id = decision.device_id
     if isinstance(decision, Load | Unload):
         message.model = decision.model
-    else:
-        message.generation_id, message.model = decision.ticket.id, decision.ticket.model
     if isinstance(decision, Load):
         message.evicted_models.extend(decision.evict)
-    if not isinstance(decision, Reject):
-        message.device_id = decision.device_id
+    if isinstance(decision, Hold):
+        message.node, message.model = decision.node, decision.warming
+        message.host_memory_models.extend(decision.wanted)
     return message

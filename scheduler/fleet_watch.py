@@ -8,7 +8,9 @@ its own stream; it is told how many decisions it missed, and of each device the 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
 
 from atelier.errors import ResourceExhaustedError, UnavailableError
 from atelier.v1 import fleet_pb2 as pb
@@ -17,6 +19,7 @@ from scheduler.recent import Recent, Record
 
 MOST_AT_ONCE = 1_000  # decisions in a message
 PAUSE_SECONDS = 0.05  # between two messages with decisions: many decisions cost few messages
+SHARED_SECONDS = 0.2  # for so long at least, a look at the fleet serves all watchers
 MOST_WATCHERS = 50
 
 
@@ -26,7 +29,7 @@ class FleetWatch:
     def __init__(
         self, view: FleetView, recent: Recent, *, epoch: int, clock: Callable[[], float]
     ) -> None:
-        self._view = view
+        self._looks = _Looks(view, clock)
         self._recent = recent
         self._epoch = epoch
         self._clock = clock
@@ -64,12 +67,12 @@ class FleetWatch:
     ) -> AsyncGenerator[pb.WatchFleetResponse, None]:
         before = self._recent.latest(past)
         sequence = self._recent.last
-        told = _Told(await self._view.devices(), await self._view.queues())
+        told = _Told(await self._looks.latest())
         next_look = self._clock() + interval_seconds
         yield pb.WatchFleetResponse(
             snapshot=pb.FleetSnapshot(
-                devices=told.devices.values(),
-                queues=told.queues,
+                devices=told.look.devices.values(),
+                queues=told.look.queues,
                 epoch=self._epoch,
                 last_sequence=sequence,
             )
@@ -85,7 +88,7 @@ class FleetWatch:
             if records:
                 yield _decisions(records)
             if self._clock() >= next_look:
-                change = told.change(await self._view.devices(), await self._view.queues())
+                change = told.change(await self._looks.latest())
                 next_look = self._clock() + interval_seconds
                 if change is not None:
                     yield pb.WatchFleetResponse(change=change)
@@ -101,24 +104,50 @@ class FleetWatch:
         raise UnavailableError("the scheduler is stopping; try again", retry_after_seconds=1.0)
 
 
+@dataclass(frozen=True)
+class _Look:
+    """Devices by id, and queues, as they were at one time."""
+
+    devices: dict[str, pb.Device]
+    queues: list[pb.Queue]
+
+
+class _Looks:
+    """Looks at the fleet that all watchers share: however many they are, that takes at most a
+    twentieth of the scheduler's time."""
+
+    def __init__(self, view: FleetView, clock: Callable[[], float]) -> None:
+        self._view = view
+        self._clock = clock
+        self._one = asyncio.Lock()
+        self._look = _Look({}, [])
+        self._next = -math.inf  # when to look anew
+
+    async def latest(self) -> _Look:
+        async with self._one:
+            began = self._clock()
+            if began >= self._next:
+                devices = {device.id: device for device in await self._view.devices()}
+                self._look = _Look(devices, await self._view.queues())
+                took = self._clock() - began
+                self._next = began + max(SHARED_SECONDS, 20 * took)
+            return self._look
+
+
 class _Told:
     """What one watcher was told of devices and queues."""
 
-    def __init__(self, devices: Sequence[pb.Device], queues: Sequence[pb.Queue]) -> None:
-        self.devices = {device.id: device for device in devices}
-        self.queues = list(queues)
+    def __init__(self, look: _Look) -> None:
+        self.look = look
 
-    def change(
-        self, devices: Sequence[pb.Device], queues: Sequence[pb.Queue]
-    ) -> pb.FleetChange | None:
+    def change(self, now: _Look) -> pb.FleetChange | None:
         """What is different now, if anything; from here on, it is told."""
-        changed = [d for d in devices if self.devices.get(d.id) != d]
-        gone = sorted(self.devices.keys() - {d.id for d in devices})
-        if not changed and not gone and self.queues == list(queues):
+        before, self.look = self.look, now
+        changed = [d for id_, d in now.devices.items() if before.devices.get(id_) != d]
+        gone = sorted(before.devices.keys() - now.devices.keys())
+        if not changed and not gone and before.queues == now.queues:
             return None
-        self.devices = {device.id: device for device in devices}
-        self.queues = list(queues)
-        return pb.FleetChange(devices=changed, gone_device_ids=gone, queues=queues)
+        return pb.FleetChange(devices=changed, gone_device_ids=gone, queues=now.queues)
 
 
 def _decisions(records: Sequence[Record]) -> pb.WatchFleetResponse:

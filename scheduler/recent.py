@@ -15,11 +15,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
-from scheduler.decisions import Bind, Load, Preempt, Reject, Unload
+from scheduler.decisions import Bind, Hold, Load, Preempt, Reject, Unload
 
 KEPT = 4_000  # decisions; at the highest rates seen, some seconds
 
-Noted = Bind | Preempt | Load | Unload | Reject
+Noted = Bind | Preempt | Load | Unload | Hold | Reject
+
+
+def reason_of(decision: Noted) -> str:
+    """Why; what a node's memory holds follows from the loads."""
+    return "" if isinstance(decision, Hold) else decision.reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ VERBS = {
     pb.DECISION_KIND_LOAD: "load",
     pb.DECISION_KIND_UNLOAD: "unload",
     pb.DECISION_KIND_REJECT: "reject",
+    pb.DECISION_KIND_HOLD: "hold",
 }
 
 
@@ -47,6 +48,8 @@ def models(device: pb.Device) -> list[str]:
         words.append(f"{device.loading_model} (loading, {seconds})")
     if device.unloading_model:
         words.append(f"{device.unloading_model} (unloading)")
+    at_hand = set(device.host_memory_models) - {*device.resident_models, device.loading_model}
+    words += [f"{m} (in host memory)" for m in sorted(at_hand)]
     missing = pinned - {*device.resident_models, device.loading_model}
     return words + [f"{m} (pinned, not there)" for m in sorted(missing)]
 
@@ -115,6 +118,10 @@ def decision_line(decision: pb.Decision) -> str:
         what += f" on {decision.device_id}"
     if decision.evicted_models:
         what += f" instead of {', '.join(decision.evicted_models)}"
+    if decision.kind == pb.DECISION_KIND_HOLD:
+        what = ", ".join(decision.host_memory_models) or "nothing"
+        what += f" in the memory of {decision.node}"
+        what += f", reading {decision.model}" if decision.model else ""
     made = decision.time.ToDatetime(tzinfo=UTC)
     why = f": {decision.reason}" if decision.reason else ""
     return line(made, VERBS.get(decision.kind, "?"), what + why)

@@ -75,6 +75,8 @@ class _DecisionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decision
     """A model is unloaded."""
     DECISION_KIND_REJECT: _DecisionKind.ValueType  # 5
     """A generation is not run: it cannot be in time any more."""
+    DECISION_KIND_HOLD: _DecisionKind.ValueType  # 6
+    """A node's host memory holds these models, and no others."""
 
 class DecisionKind(_DecisionKind, metaclass=_DecisionKindEnumTypeWrapper):
     """What was decided."""
@@ -91,6 +93,8 @@ DECISION_KIND_UNLOAD: DecisionKind.ValueType  # 4
 """A model is unloaded."""
 DECISION_KIND_REJECT: DecisionKind.ValueType  # 5
 """A generation is not run: it cannot be in time any more."""
+DECISION_KIND_HOLD: DecisionKind.ValueType  # 6
+"""A node's host memory holds these models, and no others."""
 Global___DecisionKind: _TypeAlias = DecisionKind  # noqa: Y015
 
 @_typing.final
@@ -367,6 +371,8 @@ class Decision(_message.Message):
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     EVICTED_MODELS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    HOST_MEMORY_MODELS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Its number: counted up from 1 since the scheduler started."""
     kind: Global___DecisionKind.ValueType
@@ -374,11 +380,13 @@ class Decision(_message.Message):
     generation_id: _builtins.str
     """The generation that it is about, if any."""
     model: _builtins.str
-    """The model."""
+    """The model; of a hold, the one that is read from disk for it."""
     device_id: _builtins.str
     """The device, if any."""
     reason: _builtins.str
     """Why."""
+    node: _builtins.str
+    """Of a hold, the node."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -386,6 +394,10 @@ class Decision(_message.Message):
     @_builtins.property
     def evicted_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Models that are unloaded first."""
+
+    @_builtins.property
+    def host_memory_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a hold, all models that should be there in the end."""
 
     def __init__(
         self,
@@ -398,10 +410,12 @@ class Decision(_message.Message):
         device_id: _builtins.str = ...,
         evicted_models: _abc.Iterable[_builtins.str] | None = ...,
         reason: _builtins.str = ...,
+        node: _builtins.str = ...,
+        host_memory_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "evicted_models", b"evicted_models", "generation_id", b"generation_id", "kind", b"kind", "model", b"model", "reason", b"reason", "sequence", b"sequence", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "evicted_models", b"evicted_models", "generation_id", b"generation_id", "host_memory_models", b"host_memory_models", "kind", b"kind", "model", b"model", "node", b"node", "reason", b"reason", "sequence", b"sequence", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

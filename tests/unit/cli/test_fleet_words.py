@@ -38,13 +38,14 @@ def test_a_state_has_its_reason() -> None:
 def test_models_tell_what_comes_goes_and_stays() -> None:
     busy = device(
         resident_models=["a", "b"], pinned_models=["a", "c", "d"], loading_model="c",
-        load_expected_seconds=12.0, unloading_model="e",
+        load_expected_seconds=12.0, unloading_model="e", host_memory_models=["b", "f"],
     )  # fmt: skip
     busy.load_start_time.FromSeconds(int(time.time()) - 3)
-    first, second, loading, unloading, missing = words.models(busy)
+    first, second, loading, unloading, at_hand, missing = words.models(busy)
     assert (first, second) == ("a (pinned)", "b")
     assert loading.startswith("c (loading, ") and loading.endswith(" of 12 s)")
     assert (unloading, missing) == ("e (unloading)", "d (pinned, not there)")
+    assert at_hand == "f (in host memory)"
 
 
 def test_what_runs_is_told_with_its_step() -> None:
@@ -94,6 +95,8 @@ def test_a_decision_is_a_line() -> None:
     )
     run = decision(8, kind=pb.DECISION_KIND_RUN, generation_id="g", model="m", device_id="d")
     assert words.decision_line(run).endswith("run     g (m) on d")
+    hold = decision(9, kind=pb.DECISION_KIND_HOLD, node="n", host_memory_models=["a", "b"])
+    assert words.decision_line(hold).endswith("hold    a, b in the memory of n")
 
 
 # What `watch` tells of a stream.
