@@ -11,7 +11,7 @@ export PROMPT STATE_DIR PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-full gpu-check verify stubs states lint format types train-tiny-image export-tiny-image obey \
-	train-tiny-video obey-video bench-scheduler bench-int8 test-wheel lock clean
+	train-tiny-video obey-video bench-scheduler bench-devices bench-pauses bench-int8 test-wheel lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 20
@@ -69,6 +69,12 @@ TRACE ?=
 bench-scheduler: .venv/.dev ## policies compared (SCENARIOS=DIR of folders, TRACE=DIR of GenTD26)
 	@.venv/bin/python -m benchmarks.bench_scheduler $(if $(SCENARIOS),--scenarios "$(SCENARIOS)") \
 		$(if $(TRACE),--trace "$(TRACE)")
+
+bench-devices: .venv/.embedded .venv/.dev ## the house over eight sleeping devices, beside its simulator (15 minutes)
+	@.venv/bin/python -m benchmarks.bench_devices
+
+bench-pauses: .venv/.dev ## Python's collector with 10,000 queued generations (4 minutes)
+	@.venv/bin/python -m benchmarks.bench_pauses
 
 bench-int8: .venv/.dev ## INT8 against single precision on tiny-image, side by side
 	@.venv/bin/python -m benchmarks.bench_int8
