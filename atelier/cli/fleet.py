@@ -16,6 +16,7 @@ from rich.console import Console
 from atelier import rpc
 from atelier.cli import fleet_words as words
 from atelier.cli import problems
+from atelier.cli.where import program
 from atelier.v1 import fleet_pb2 as pb
 from atelier.v1 import fleet_pb2_grpc
 
@@ -44,6 +45,18 @@ async def devices(address: str, console: Console, *, as_json: bool) -> None:
     console.print(words.device_table(list(listed.devices)))
     for queue in waiting.queues:
         say(console, words.queue_line(queue))
+
+
+async def drained(address: str) -> list[str]:
+    """A line on each device that an operator keeps from working, and how to have it work again."""
+    async with fleet_at(address) as fleet:
+        listed = await fleet.ListDevices(pb.ListDevicesRequest(), timeout=CALL_SECONDS)
+    return [
+        f"{one.id} is drained and takes no work: {one.drain_reason}"
+        f" (`{program('atelier')} undrain {one.id} --address {address}`)"
+        for one in listed.devices
+        if one.drain_reason
+    ]
 
 
 async def drain(address: str, device: str, reason: str, console: Console, *, wait: bool) -> None:

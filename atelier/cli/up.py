@@ -21,6 +21,7 @@ from rich.table import Table
 
 from atelier.catalog import Catalog
 from atelier.cli import hints, problems
+from atelier.cli.fleet import drained
 from atelier.cli.generate import Wish, generate
 from atelier.cli.problems import ProblemError
 from atelier.cli.where import program
@@ -105,6 +106,9 @@ class _Up:
     async def _serve(self, gateway: str) -> int:
         """The picture; then, unless once was all, whatever comes until Ctrl-C."""
         options = self._options
+        with suppress(ProblemError):
+            for line in await drained(gateway):
+                self._notice(line)
         if options.prompt is not None:
             try:
                 wish = Wish(options.prompt)
