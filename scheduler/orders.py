@@ -112,11 +112,13 @@ class Orders:
         log.info("order: unpin", device=device_id, model=model)
 
     def load(self, model: str, device_id: str) -> str:
-        """Load it there, or where it displaces least; the device that it comes to."""
+        """Load it there; where no device is named, on one if it is on none. The device's id."""
         self._served(model)
+        sched, now = self._live.sched, self._live.now()
         if device_id:
             self._present(device_id)
-        sched, now = self._live.sched, self._live.now()
+        elif there := [*sched.books.replicas[model], *sched.books.loading[model]]:
+            return there[0].id
         with self._refusing(device_id):
             made = sched.order_load(model, device_id, now)
         self._live.did(made)

@@ -86,7 +86,11 @@ class Standing:
         if device is None:
             place = self._placement.pick(model, now)
             if place is None:
-                raise OrderRefusedError("NO_ROOM", f"no device has room for {model} now")
+                raise OrderRefusedError(
+                    "NO_ROOM",
+                    f"{model} needs {costs.weights:.0f} bytes and {costs.activation:.0f} to run; "
+                    "on every device, what is in use or pinned leaves less",
+                )
             _, device, victims = place
         elif model in device.resident or device.loading == model:
             return

@@ -56,13 +56,13 @@ def undrain(
 def load(
     model: ModelArgument,
     device: Annotated[
-        str, typer.Argument(metavar="DEVICE", help="Else where it displaces least.")
+        str, typer.Argument(metavar="DEVICE", help="Else it is enough that one has it.")
     ] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Until it is there.")] = False,
     address: AddressOption = None,
     state_dir: StateDirOption = DEFAULT_STATE_DIR,
 ) -> None:
-    """Load MODEL, on DEVICE or where the scheduler likes."""
+    """Load MODEL on DEVICE, or where it displaces least, if it is on none yet."""
     ask(
         address,
         state_dir,

@@ -610,7 +610,7 @@ class LoadModelRequest(_message.Message):
     model: _builtins.str
     """The model."""
     device_id: _builtins.str
-    """Where; empty: where it displaces least."""
+    """Where; empty: where it displaces least, if it is on no device yet."""
     def __init__(
         self,
         *,

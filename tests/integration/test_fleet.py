@@ -229,8 +229,11 @@ async def test_where_no_device_is_named_the_scheduler_chooses(
     async with ScriptedAgent(scheduler.address, devices=("d0", "d1"), capacity=150) as agent:
         await submit(scheduler)
         busy = (await agent.expect("run")).run.attempt.device_id
-        device = (await fleet.LoadModel(pb.LoadModelRequest(model="other"))).device
+        order = pb.LoadModelRequest(model="other")
+        device = (await fleet.LoadModel(order)).device
         assert device.id != busy and device.loading_model == "other"
+        assert (await fleet.LoadModel(order)).device.id == device.id
+        assert (await fleet.LoadModel(pb.LoadModelRequest(model="toy"))).device.id in ("d0", "d1")
 
 
 async def test_an_idle_model_is_unloaded_one_in_use_is_not(scheduler: Process, fleet: Stub) -> None:
