@@ -140,13 +140,13 @@ class FleetServicer(pb_grpc.FleetServiceServicer):
 
 
 def _check(request: Named, *needed: str) -> None:
-    """Raise InvalidArgumentError where a name is missing, or a text cannot be stored."""
+    """Raise InvalidArgumentError where a name is missing, or a text cannot be shown."""
     bad = []
     for field, value in ((f.name, getattr(request, f.name)) for f in request.DESCRIPTOR.fields):
         if field in needed and not value:
             bad.append(Violation(field, "must be given; ListDevices and ListModels tell the names"))
-        elif "\0" in value:
-            bad.append(Violation(field, "must not contain the character NUL"))
+        elif not value.isprintable():  # it is stored, and shown on terminals
+            bad.append(Violation(field, "must be printable text on one line"))
         elif field == "reason" and len(value) > MOST_REASON:
             bad.append(Violation(field, f"must be at most {MOST_REASON} characters"))
     if bad:

@@ -42,7 +42,10 @@ async def devices(address: str, console: Console, *, as_json: bool) -> None:
     if as_json:
         print_json(pb.FleetSnapshot(devices=listed.devices, queues=waiting.queues))
         return
-    console.print(words.device_table(list(listed.devices)))
+    if listed.devices:
+        console.print(words.device_table(list(listed.devices)))
+    else:
+        say(console, "no device is connected, and none is drained or pinned to")
     for queue in waiting.queues:
         say(console, words.queue_line(queue))
 

@@ -313,6 +313,7 @@ async def test_every_field_at_fault_is_named(fleet: Stub) -> None:
         fleet.PinModel(pb.PinModelRequest()): ["model", "device_id"],
         fleet.UnloadModel(pb.UnloadModelRequest(model="a\0", device_id="d0")): ["model"],
         fleet.DrainDevice(pb.DrainDeviceRequest(reason="x" * 201)): ["device_id", "reason"],
+        fleet.DrainDevice(pb.DrainDeviceRequest(device_id="d0", reason="\x1b[2J")): ["reason"],
         fleet.GetTrace(pb.GetTraceRequest(limit=1_001)): ["limit"],
         fleet.WatchFleet(pb.WatchFleetRequest(interval_seconds=0, past_decisions=-1)).read(): [
             "interval_seconds", "past_decisions",
