@@ -94,6 +94,13 @@ class Sched:
             self._schedule(device, now)
         return self.books.take()
 
+    def advanced(self, ticket_id: str, device_id: str, steps_done: int) -> None:
+        """A running one came so far: who may join it depends on what is left of it."""
+        device = self.devices.get(device_id)
+        ticket = device.running.get(ticket_id) if device else None
+        if ticket is not None:
+            ticket.steps_left = max(0, ticket.steps - steps_done)
+
     def finished(self, ticket: Ticket) -> None:
         """It needs its device no more, for good; ask `boundary` next."""
         device = self.devices.get(ticket.device)

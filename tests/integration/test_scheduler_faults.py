@@ -425,3 +425,16 @@ async def test_who_came_back_during_the_write_is_told_to_stop(house: House) -> N
     go_on.set()
     assert (await house.command("cancel")).cancel.attempt.lease_token == attempt.lease_token
     await lost
+
+
+async def test_the_core_knows_what_is_left_of_what_runs_and_an_old_attempt_tells_nothing(
+    house: House,
+) -> None:
+    house.join()
+    g, attempt = await running(house)
+    ticket = house.live.sched.devices["d0"].running[g.id]
+    house.hear(progress=agent_pb2.AttemptProgress(attempt=attempt, step=3, total_steps=4))
+    assert ticket.steps_left == ticket.steps - 3
+    attempt.lease_token -= 1
+    house.hear(progress=agent_pb2.AttemptProgress(attempt=attempt, step=1, total_steps=4))
+    assert ticket.steps_left == ticket.steps - 3

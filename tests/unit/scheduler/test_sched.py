@@ -31,6 +31,15 @@ def test_an_urgent_newcomer_joins_where_both_keep_their_slack() -> None:
     assert list(core.sched.devices["d0"].running) == ["1", "2"]
 
 
+def test_who_may_join_depends_on_what_is_left_of_the_batch() -> None:
+    core = Core(resident="a")
+    core.submit(ticket("1", steps=10, slo=22.0))
+    assert core.submit(ticket("2", steps=6), 8.0) == []  # ten steps at half the pace: it is late
+    core.sched.advanced("1", "d0", 8)
+    assert core.boundary("d0", 8.0) == ["bind 2 -> d0"]
+    check_integrity(core.sched)
+
+
 def test_a_newcomer_is_rescued_where_waiting_would_make_it_late() -> None:
     shape = Shape(step_a=1.0, step_c=0.1, decode=0.0, activation=10.0, batch_cap=4)
     core = Core(resident="a", models={"a": Model("a", 100.0, 2.0, {"s": shape})})
