@@ -86,6 +86,10 @@ class _Build:
 
     def run(self, profiles: Sequence[Profile]) -> tuple[Engine, memoryview]:
         """The engine's record and its plan."""
+        with self._progress.holding_interrupts():
+            return self._run(profiles)
+
+    def _run(self, profiles: Sequence[Profile]) -> tuple[Engine, memoryview]:
         started = time.process_time()
         builder = self._module.Builder(self._log.logger)
         network = self._parse(builder)
@@ -95,8 +99,6 @@ class _Build:
         for profile in profiles:
             self._add_profile(builder, config, profile, inputs)
         content = builder.build_serialized_network(network, config)
-        if self._progress.stopped is not None:
-            raise self._progress.stopped
         if content is None:
             raise self._log.failure(f"building {self._graph.path.name}", self._graph.nodes)
         self._keep_timing(config)
@@ -141,7 +143,9 @@ class _Build:
             config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
         if self._timing is not None:
             known = self._timing.read_bytes() if self._timing.is_file() else b""
-            config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
+            if not config.set_timing_cache(config.create_timing_cache(known), False):
+                # Of another driver: begun anew.
+                config.set_timing_cache(config.create_timing_cache(b""), False)
         return config
 
     def _add_profile(

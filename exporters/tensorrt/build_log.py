@@ -7,7 +7,10 @@ module at hand.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+import signal
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from exporters.tensorrt.api import Module, OnnxParser
@@ -87,7 +90,8 @@ class BuildProgress:
         self._tell = tell
         self._phases: dict[str, list[int]] = {}  # name -> [steps done, steps], outermost first
         self._told = 0.0
-        self.stopped: BaseException | None = None
+        self._raised: BaseException | None = None  # by `tell`
+        self._interrupted = False
         phases = self
 
         class Monitor(module.IProgressMonitor):  # type: ignore[name-defined]
@@ -105,19 +109,50 @@ class BuildProgress:
 
         self.monitor = Monitor()
 
+    @contextmanager
+    def holding_interrupts(self) -> Iterator[None]:
+        """Ctrl-C stops the build at its next step, and is heard when the library has returned.
+
+        The libraries swallow whatever is raised while they call back, so an interrupt would be lost
+        in them. What `tell` raises is held likewise.
+        """
+        heard = signal.getsignal(signal.SIGINT)
+        ours = threading.current_thread() is threading.main_thread() and callable(heard)
+        if ours:
+            signal.signal(signal.SIGINT, self._hold)
+        try:
+            yield
+        except Exception:
+            if not self._stopping:  # else it is the library's word for being stopped
+                raise
+        finally:
+            if ours:
+                signal.signal(signal.SIGINT, heard)
+        if self._raised is not None:
+            raise self._raised
+        if self._interrupted and callable(heard):
+            heard(signal.SIGINT, None)
+
+    def _hold(self, number: int, frame: object) -> None:
+        self._interrupted = True
+
+    @property
+    def _stopping(self) -> bool:
+        return self._interrupted or self._raised is not None
+
     def start(self, name: str, steps: int) -> None:
         self._phases[name] = [0, max(1, steps)]
 
     def step(self, name: str, step: int) -> bool:
-        """Returns whether to go on: an exception (Ctrl-C) must not fly through the library."""
+        """Returns whether to go on; an exception is held, see holding_interrupts."""
         try:
             if name in self._phases:
                 self._phases[name][0] = step + 1
             self._told = max(self._told, self._done())
             self._tell(self._told, name)
-        except BaseException as error:  # raised again when the library has returned
-            self.stopped = error
-        return self.stopped is None
+        except BaseException as error:
+            self._raised = error
+        return not self._stopping
 
     def finish(self, name: str) -> None:
         self._phases.pop(name, None)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import resource
+import signal
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -203,18 +204,41 @@ def test_files_that_are_no_graph_are_named(library, tmp_path):
             build(library, path, tmp_path / "model.plan", [PROFILE])
 
 
-def test_a_build_that_is_interrupted_leaves_what_was_there(library, tmp_path):
+def test_ctrl_c_in_a_build_is_heard_and_leaves_what_was_there(library, tmp_path):
+    """Sent while the library calls back, where what it raises would be swallowed."""
+
     def interrupt(done: float, phase: str) -> None:
-        raise KeyboardInterrupt
+        if not sent:
+            sent.append(phase)
+            signal.raise_signal(signal.SIGINT)
 
+    sent: list[str] = []
+    heard = signal.getsignal(signal.SIGINT)
     plan = tmp_path / "model.plan"
-    plan.write_bytes(b"older")
+    graph = write_graph(tmp_path / "m.onnx")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            build(library, graph, plan, [PROFILE], progress=interrupt)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, heard)
 
-    with pytest.raises(KeyboardInterrupt):
-        build(library, write_graph(tmp_path / "m.onnx"), plan, [PROFILE], progress=interrupt)
+    assert not plan.exists()
 
-    assert plan.read_bytes() == b"older"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "model.plan"]
+
+def test_what_progress_raises_comes_out(library, tmp_path):
+    def fail(done: float, phase: str) -> None:
+        raise RuntimeError("no terminal")
+
+    with pytest.raises(RuntimeError, match="no terminal"):
+        build(
+            library,
+            write_graph(tmp_path / "m.onnx"),
+            tmp_path / "model.plan",
+            [PROFILE],
+            progress=fail,
+        )
 
 
 @contextmanager
