@@ -10,7 +10,8 @@ override STATE_DIR := $(value STATE_DIR)
 export PROMPT STATE_DIR PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full gpu-check verify stubs states lint format types train-tiny-image export-tiny-image obey \
+.PHONY: help run test test-slow test-full gpu-check verify stubs states lint format types \
+	train-tiny-image export-tiny-image obey \
 	train-tiny-video obey-video bench-scheduler bench-devices bench-pauses bench-int8 test-wheel lock clean
 
 help: ## show this
@@ -24,6 +25,9 @@ run: .venv/.embedded ## start everything, draw PROMPT, serve until Ctrl-C (ONCE=
 
 test: .venv/.dev ## run every check and every test
 	@scripts/check.sh
+
+test-slow: .venv/.dev ## run the tests that take more than 20 seconds each
+	@.venv/bin/pytest -m slow
 
 test-full: .venv/.dev ## run the tests on models of full size (minutes, 8 GB of memory)
 	@.venv/bin/pytest -m full

@@ -134,6 +134,10 @@ class Health:
         if self.state is State.RECYCLING:
             self._failures += bool(failure)
             self._out(failure or self.reason, now)
+            if (
+                not failure
+            ):  # most likely it is mended; if not, the pauses go on from where they were
+                self._next_probe = now + PROBE_SECONDS
 
     def reconnected(self, now: float) -> None:
         """Its agent is another line now: what was asked on the earlier one is not answered."""

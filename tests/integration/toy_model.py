@@ -6,6 +6,7 @@ reaches the denoiser as it is: see FAULTS.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -21,6 +22,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 class TritonPythonModel:
+{holding}
     def execute(self, requests):
         return [self.answer(request) for request in requests]
 
@@ -76,22 +78,46 @@ _TENSORS = {
 }
 
 
-def write_repository(folder: Path) -> None:
-    """Lay out the toy model's repository."""
-    (folder / "backends").mkdir(parents=True)  # none of its own: the models are Python
-    (folder / "toy.toml").write_text(CARD)
+# Holds memory of the fake driver (tests/support/fake_nvml), as a model holds a GPU's.
+_MEMORY = """
+    def initialize(self, args):
+        import importlib.util, pathlib
+        spec = importlib.util.spec_from_file_location("control", os.environ["FAKE_NVML_CONTROL"])
+        self.control = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.control)
+        self.gpu = int(os.environ["FAKE_GPU"])
+        self.driver = self.control.FakeDriver(pathlib.Path(os.environ["FAKE_NVML"]))
+        self.driver.hold(self.gpu, self.control.tritonserver(), BYTES)
+
+    def finalize(self):
+        kept = self.driver.gpus[self.gpu].leak
+        self.driver.hold(self.gpu, self.control.tritonserver(), kept - BYTES)
+"""
+
+
+def write_repository(
+    folder: Path, card: str = CARD, name: str = "toy", holds: Mapping[str, int] | None = None
+) -> None:
+    """Lay out the toy model's repository, or add another like it.
+
+    Args:
+        holds: bytes of the fake driver's memory that each part takes.
+    """
+    (folder / "backends").mkdir(parents=True, exist_ok=True)  # none of its own: they are Python
+    (folder / f"{name}.toml").write_text(card)
     words = {"<bos>": 0, "<eos>": 1, "red": 2, "circle": 3, "blue": 4}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.RobertaProcessing(("<eos>", 1), ("<bos>", 0))
     tokenizer.save(str(folder / "tokenizer.json"))
     for part, body in _BODIES.items():
-        version = folder / f"toy__{part}" / "1"
+        version = folder / f"{name}__{part}" / "1"
         version.mkdir(parents=True)
-        (version / "model.py").write_text(_MODEL.format(body=body, **FAULTS))
+        holding = _MEMORY.replace("BYTES", str(holds[part])) if holds else ""
+        (version / "model.py").write_text(_MODEL.format(body=body, holding=holding, **FAULTS))
         given, made = _TENSORS[part]
         (version.parent / "config.pbtxt").write_text(
-            f'name: "toy__{part}"\nbackend: "python"\nmax_batch_size: 16\n'
+            f'name: "{name}__{part}"\nbackend: "python"\nmax_batch_size: 16\n'
             f"input [{_tensors(given)}]\noutput [{_tensors(made)}]\n"
             "dynamic_batching {}\ninstance_group [{count: 1, kind: KIND_CPU}]\n"
         )

@@ -100,7 +100,9 @@ def test_every_second_probe_that_fails_starts_its_triton_anew() -> None:
     health.sampled("", now + 61)
     health.recycled("", now + 62)
     assert health.state is State.OUT
-    assert next_probe(health, now + 62) > now + 62
+    assert next_probe(health, now + 62) == now + 63  # soon, and if that fails much later
+    health.probed("a step failed", now + 63)
+    assert next_probe(health, now + 63) == now + 63 + 8
 
 
 def test_what_is_off_the_bus_is_not_started_anew() -> None:
