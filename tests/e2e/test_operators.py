@@ -49,7 +49,8 @@ def test_a_drain_holds_while_parts_die(stack: Stack) -> None:
     seen = json.loads(ordered(stack, "devices", "--json"))
     assert seen["devices"][0]["drainReason"] == "new fans"
     assert seen["queues"][0]["depth"] == 1
-    assert "drained: new fans" in ordered(stack, "ps")
+    for command in ("ps", "doctor"):
+        assert "drained: new fans" in ordered(stack, command)
     assert "ready" in ordered(stack, "undrain", "cpu-0")
     assert stack.wait(waits).state == generation_pb2.GENERATION_STATE_SUCCEEDED
 
@@ -86,6 +87,17 @@ def test_models_come_and_go_by_order(stack: Stack) -> None:
     ]  # fmt: skip
     assert all(d["reason"] for d in trace["decisions"])
     assert "cpu-0{" in ordered(stack, "decisions", "-n", "1")
+
+
+def test_grpcurl_watches_the_fleet(stack: Stack) -> None:
+    body = ["-d", json.dumps({"past_decisions": 1000}), "-max-time", "2"]
+    watched = subprocess.run(
+        [str(GRPCURL), "-plaintext", *body, stack.address, f"{FLEET}/WatchFleet"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "DeadlineExceeded" in watched.stderr  # it does not end by itself
+    assert watched.stdout.index('"snapshot"') < watched.stdout.index('"decisions"')
+    assert '"id": "cpu-0"' in watched.stdout
 
 
 def test_what_cannot_be_ordered_says_why(stack: Stack) -> None:
