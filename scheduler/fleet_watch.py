@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from atelier.errors import ResourceExhaustedError, UnavailableError
@@ -57,8 +58,10 @@ class FleetWatch:
         self._watchers += 1
         try:
             with self._recent.watching() as news:
-                async for answer in self._follow(news, interval_seconds, past):
-                    yield answer
+                answers = self._follow(news, interval_seconds, past)
+                async with aclosing(answers):
+                    async for answer in answers:
+                        yield answer
         finally:
             self._watchers -= 1
 

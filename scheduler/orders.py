@@ -102,12 +102,12 @@ class Orders:
         log.info("order: pin", device=device_id, model=model)
 
     async def unpin(self, model: str, device_id: str) -> None:
-        """Leave it to its worth; also one that is not served any more."""
-        self._known(device_id)
+        """Leave it to its worth; also one that is not served any more, wherever it was pinned."""
         async with self._one:
             was_there = await self._write(self._store.unpin(device_id, model))
             self._live.sched.unpin(model, device_id)
         if not was_there:
+            self._known(device_id)
             self._served(model)
         log.info("order: unpin", device=device_id, model=model)
 

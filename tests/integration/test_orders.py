@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from atelier.errors import FailedPreconditionError, UnavailableError
+from atelier.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from atelier.generation_store import GenerationStore
 from atelier.migrate import migrate
 from atelier.order_store import OrderStore, StandingOrders
@@ -90,11 +90,14 @@ async def test_what_the_core_refuses_is_not_written(house: House, orders: Orders
 async def test_a_pin_of_a_model_that_is_served_no_more_waits_and_can_be_taken_back(
     house: House, store: LostAcknowledgements, orders: Orders
 ) -> None:
-    await store.pin("d0", "gone")
-    await orders.take_up()
-    assert not house.live.sched.pinned["d0"]
-    await orders.unpin("gone", "d0")
-    assert await store.read() == StandingOrders({}, {})
+    for device_id in ("d0", "away"):
+        await store.pin(device_id, "gone")
+        await orders.take_up()
+        assert not house.live.sched.pinned.get(device_id)
+        await orders.unpin("gone", device_id)
+        assert await store.read() == StandingOrders({}, {})
+        with pytest.raises(NotFoundError):
+            await orders.unpin("gone", device_id)
 
 
 async def test_orders_follow_one_another(
