@@ -53,6 +53,11 @@ class Device:
         return not self.quarantined and not self.drained
 
     @property
+    def decodes(self) -> bool:
+        """Whether some of its batch have no steps left, and leave when they are decoded."""
+        return any(ticket.steps_left <= 0 for ticket in self.running.values())
+
+    @property
     def held(self) -> set[str]:
         """Models whose weights are there, coming or going."""
         there = {*self.resident, self.loading, self.unloading}

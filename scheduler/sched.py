@@ -88,9 +88,13 @@ class Sched:
         return books.take()
 
     def boundary(self, device_id: str, now: float) -> list[Decision]:
-        """What a device runs from here on: joins, preemptions, or nothing."""
+        """What a device runs from here on: joins, preemptions, or nothing.
+
+        While it decodes, nothing: a batch that is about to leave has room for anybody, and would be
+        joined past those who are more urgent. Ask again when it has `finished`.
+        """
         device = self.devices.get(device_id)
-        if device is not None:
+        if device is not None and not device.decodes:
             self._schedule(device, now)
         return self.books.take()
 

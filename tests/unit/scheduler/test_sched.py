@@ -193,3 +193,13 @@ def test_the_state_fits_on_one_line() -> None:
     assert state_line(core.sched) == (
         "queued=1[b/s:1] d0{run=1 resident=a load=- unload=- mem=110/150}"
     )
+
+
+def test_a_batch_that_decodes_is_not_joined_past_the_more_urgent() -> None:
+    core = Core(resident="a", preemption=False)
+    core.submit(ticket("1", steps=2))
+    core.sched.advanced("1", "d0", 2)
+    core.submit(ticket("2", level=2, steps=8, at=2.0, slo=8.5), 2.0)  # it cannot share
+    assert core.submit(ticket("3", level=0, steps=8, at=2.0), 2.0) == []  # this one could
+    assert core.finish("1", 2.5)[0] == "bind 2 -> d0"
+    check_integrity(core.sched)
