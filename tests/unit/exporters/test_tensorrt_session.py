@@ -1,6 +1,7 @@
 """Loading an engine where there is no driver: said in a sentence, by the session and by Triton."""
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,3 +62,15 @@ def test_triton_hears_why_a_model_does_not_load(monkeypatch: pytest.MonkeyPatch,
 
     with pytest.raises(EngineError, match="is there an NVIDIA GPU"):
         module.TritonPythonModel().initialize(args)
+
+
+def test_make_gpu_check_fails_here_and_says_what_is_missing():
+    script = Path(__file__).parents[3] / "scripts" / "gpu_check.sh"
+
+    done = subprocess.run(
+        ["sh", script], cwd=script.parents[1], capture_output=True, text=True, timeout=120
+    )
+
+    assert done.returncode == 1
+    assert "gpu-check: no NVIDIA GPU here" in done.stderr
+    assert done.stdout == ""
