@@ -94,6 +94,29 @@ async def test_a_slow_reader_is_told_what_it_missed_and_nothing_is_kept_for_it(
         assert seen == list(range(501, KEPT + 501))
 
 
+async def test_a_reader_that_stops_at_its_socket_misses_and_hears_how_many(house: House) -> None:
+    address = free_address()
+
+    def register(server: grpc.aio.Server) -> None:
+        fleet_pb2_grpc.add_FleetServiceServicer_to_server(house.operators, server)
+
+    async with serving(address, [], register), grpc.aio.insecure_channel(address) as channel:
+        watch = fleet_pb2_grpc.FleetServiceStub(channel).WatchFleet(pb.WatchFleetRequest())
+        await watch.read()
+        made, heard, missed = 100_000, 0, 0
+        for n in range(made):
+            house.recent.note(Unload(f"m{n}", "d0", "a reason of some length " * 4))
+            if n % 1_000 == 0:
+                await asyncio.sleep(0.01)  # the server sends what the socket takes
+        async with asyncio.timeout(20):
+            while heard + missed < made:
+                answer = await watch.read()
+                heard += len(answer.decisions.decisions)
+                missed += answer.gap.missed_decisions
+        assert heard + missed == made and missed > 0
+        watch.cancel()
+
+
 async def test_many_decisions_come_in_few_messages(house: House) -> None:
     async with aclosing(house.fleet_watch.follow(interval_seconds=60, past=0)) as watch:
         await anext(watch)
