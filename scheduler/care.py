@@ -83,16 +83,17 @@ class Care:
         sure = lost or sample.trouble == pb.DEVICE_TROUBLE_FAULT
         trouble = "" if sample.healthy else (sample.reason or "its Triton does not answer")
         actions = health.sampled(trouble, now, sure=sure, gone=lost)
-        moving = bool(device.loading or device.unloading)
-        keeps = sample.healthy and self._ledgers[device.id].sampled(
+        ledger = self._ledgers[device.id]
+        if sample.trouble == pb.DEVICE_TROUBLE_TRITON:
+            ledger.restarted()  # for all that is known of it
+        elif sample.driver_answered and ledger.sampled(
             sample.measured_bytes,
             sample.total_bytes or device.declared,
-            moving=moving,
+            moving=bool(device.loading or device.unloading),
             running=frozenset(device.running),
-        )
-        if keeps:
-            owed = self._ledgers[device.id].owed
-            health.keeps_memory(f"{owed:.0f} bytes were not given back after unloads", now)
+        ):
+            kept = f"{ledger.owed:.0f} bytes were not given back after unloads"
+            health.keeps_memory(kept, now)
         self._act(device, actions)
 
     def changed(self, device: Device, change: pb.ModelChanged) -> None:
@@ -101,7 +102,9 @@ class Care:
             return
         ledger, names = self._ledgers[device.id], list(change.triton_models)
         if not change.resident:
-            ledger.unloaded(names, -change.measured_bytes)
+            sample = self._fleet.samples.get(device.id)
+            told = change.measured_bytes or (sample and sample.driver_answered)
+            ledger.unloaded(names, -change.measured_bytes if told else None)
             return
         ledger.loaded(
             names, change.measured_bytes, self._corrections.components.get(change.model, {})
@@ -138,8 +141,9 @@ class Care:
         failure = told.failure.message if told.HasField("failure") else ""
         log.warning("recycled", device=device.id, failure=failure, seconds=round(told.seconds, 2))
         self._health(device).recycled(failure, self._clock())
+        # Where it cannot be had anew, it goes on with what is left: the alternative is no device.
+        self._ledgers[device.id].restarted()
         if not failure:
-            self._ledgers[device.id].restarted()
             self._fleet.reported.pop(device.id, None)
             in_use = {ticket.model for ticket in device.running.values()}
             for model in set(device.resident) - in_use:

@@ -40,16 +40,17 @@ class Ledger:
             shares = {name: took * weights.get(name, 0.0) / total for name in triton_models}
             self._took.update(shares)
 
-    def unloaded(self, triton_models: Sequence[str], gave: float) -> None:
-        """These went, and `gave` bytes fewer are in use; 0 or less may well be the truth."""
+    def unloaded(self, triton_models: Sequence[str], gave: float | None) -> None:
+        """These went, and `gave` bytes fewer are in use: 0 may well be the truth. None: the driver
+        did not say."""
         self._moved()
         taken = [self._took.pop(name, None) for name in triton_models]
         known = [took for took in taken if took is not None]
-        if len(known) == len(taken) and known:
+        if gave is not None and len(known) == len(taken) and known:
             self.owed = max(0.0, self.owed + sum(known) - gave)
 
     def restarted(self) -> None:
-        """Its Triton is a new process: all is given back."""
+        """Its Triton is a new process: all is given back, or is nobody's any more."""
         self._moved()
         self._took.clear()
         self.owed = 0.0

@@ -158,8 +158,9 @@ def changed(house: House, *, resident: bool, bytes_: int, **more: Any) -> None:
 
 def used(house: House, size: int) -> None:
     sample = pb.DeviceSample(
-        device_id="d0", healthy=True, measured_bytes=size, total_bytes=24 * GIB
-    )
+        device_id="d0", healthy=True, measured_bytes=size, total_bytes=24 * GIB,
+        driver_answered=True,
+    )  # fmt: skip
     house.hear(device_report=pb.DeviceReport(samples=[sample]))
 
 
@@ -181,6 +182,33 @@ async def test_memory_that_is_kept_drains_and_recycles(house: House) -> None:
     assert device(house).usable
     for _ in range(4):
         used(house, 1 * GIB)
+    assert device(house).usable
+
+
+async def test_one_that_cannot_be_recycled_goes_on_with_what_is_left(house: House) -> None:
+    house.join(capacity=24 * GIB, resident=())
+    changed(house, resident=True, bytes_=8 * GIB)
+    changed(house, resident=False, bytes_=-5 * GIB)
+    for _ in range(3):
+        used(house, 4 * GIB)
+    house.care.tick()
+    await house.command("recycle_device")
+    why = status_pb2.Status(code=9, message="this device names no triton_pid_file")
+    house.hear(device_recycled=pb.DeviceRecycled(device_id="d0", failure=why))
+    assert "triton_pid_file" in device(house).quarantined
+    await probe(house)
+    await probe(house)
+    for _ in range(4):
+        used(house, 4 * GIB)
+    assert device(house).usable
+
+
+async def test_a_driver_that_says_nothing_accuses_nobody(house: House) -> None:
+    house.join(capacity=24 * GIB, resident=())
+    changed(house, resident=True, bytes_=8 * GIB)
+    changed(house, resident=False, bytes_=0)
+    for _ in range(4):
+        used(house, 4 * GIB)
     assert device(house).usable
 
 

@@ -75,6 +75,7 @@ async def inside() -> AsyncIterator[Inside]:
         results,
         tokenizers={card.name: FakeTokenizer()},  # type: ignore[dict-item]
         clock=Ticks(),
+        tell=lambda told: commands.tell(told),
     )
     outbox = Outbox()
     commands = Commands({device.id: device}, outbox)

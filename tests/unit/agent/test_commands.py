@@ -290,6 +290,18 @@ async def test_a_model_in_use_is_not_unloaded(inside: Inside, run_message: MakeR
     await inside.until("succeeded")
 
 
+async def test_what_a_batch_took_is_told_when_it_is_over(
+    inside: Inside, run_message: MakeRun
+) -> None:
+    await inside.device.sample()
+    inside.commands.obey(run_message(steps=12, count=2))
+    told = await inside.until("batch_measured")
+    assert (told.device_id, told.model, told.shape, told.rows) == ("cpu-0", "toy", "64x64", 2)
+    assert (told.steps, told.step_seconds) == (11, 1.0)  # by a clock that ticks when it is read
+    assert list(told.resident_models) == ["toy"]
+    assert (told.peak_bytes, told.quiet_bytes) == (0, 0)  # no driver
+
+
 async def test_uploads_that_hang_hold_up_nothing_else(inside: Inside, run_message: MakeRun) -> None:
     inside.store.open.clear()
     for _ in range(40):  # more than Python's own pool has threads

@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 
 from agent import host_memory, pages
+from agent.commands import Commands
 from agent.host_memory import HostMemory, ModelFiles
+from agent.messages import hello_to, report_to
+from agent.outbox import Outbox
 from agent.pages import Mapping, all_in_memory
+from atelier.v1 import agent_pb2 as pb
 
 SIZE = 1 << 20
 COMPONENTS = {"red": ("text", "red"), "blue": ("text", "blue"), "green": ("green",)}
@@ -96,6 +100,20 @@ async def test_what_is_wanted_is_read_and_told(repository: Path) -> None:
         host.keep(["green", "unheard-of"])
         await until(lambda: host.facts().models == ("green",))
         assert host.facts().resident_bytes == SIZE + 5
+
+
+async def test_the_scheduler_says_what_and_hears_of_it(repository: Path) -> None:
+    async with running(repository, 10 * SIZE) as host:
+        commands = Commands({}, Outbox(), host)
+        keep = pb.KeepInHostMemory(models=["green"], epoch=3)
+        commands.obey(pb.ConnectResponse(keep_in_host_memory=keep))
+        await until(lambda: host.facts().models == ("green",))
+        stale = pb.KeepInHostMemory(models=["red"], epoch=2)
+        commands.obey(pb.ConnectResponse(keep_in_host_memory=stale))
+        report = report_to([], host.facts()).device_report
+        assert (list(report.host_models), report.host_resident_bytes) == (["green"], SIZE + 5)
+        hello = hello_to("n0", [], [], 3, host.facts()).hello
+        assert (hello.host_memory_bytes, list(hello.host_models)) == (10 * SIZE, ["green"])
 
 
 async def test_what_does_not_fit_is_left_out(repository: Path) -> None:

@@ -70,7 +70,13 @@ def test_what_was_never_measured_proves_nothing() -> None:
     ledger.unloaded(ALL, 0)
     ledger.loaded(ALL, 8 * GIB, {})
     ledger.unloaded(ALL, 0)
+    ledger.loaded(ALL, 8 * GIB, WEIGHTS)
+    ledger.unloaded(ALL, None)
     assert ledger.owed == 0
+
+
+def test_nothing_at_all_is_given_back() -> None:
+    assert leaked(8, 0).owed == 8 * GIB
 
 
 def test_nothing_is_said_while_something_moves() -> None:
