@@ -67,10 +67,16 @@ def parse_error(doing: str, parser: OnnxParser) -> EngineError:
     nodes = tuple(dict.fromkeys(error.node_name() for error in errors if error.node_name()))
     words = [
         f"node {error.node_name() or '(unnamed)'} ({error.node_operator() or 'the model'}):"
-        f" {error.desc()}"
+        f" {_plain(error.desc())}"
         for error in errors[:MAX_LINES]
     ]
     return EngineError(f"{doing} failed: {'; '.join(words) or 'no reason given'}", nodes)
+
+
+def _plain(text: str) -> str:
+    """One line of it, without what every error ends with where there is no driver."""
+    lines = (line.strip() for line in text.splitlines())
+    return "; ".join(line for line in lines if line and _NO_DRIVER not in line)
 
 
 def _named(lines: Iterable[str], nodes: Collection[str]) -> list[str]:

@@ -155,6 +155,27 @@ def test_an_operator_that_is_not_known_is_named_with_its_node(library, tmp_path)
     assert not (tmp_path / "model.plan").exists()
 
 
+def test_bytes_that_are_not_cast_at_once_are_named(library, tmp_path):
+    graph = helper.make_graph(
+        [
+            helper.make_node("Transpose", ["x"], ["t"], "bytes_moved", perm=[0, 2, 1]),
+            helper.make_node("Cast", ["t"], ["y"], "to_single", to=TensorProto.FLOAT),
+        ],
+        "toy",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["rows", 4, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 8, 4])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "model.onnx")
+    profile = {"x": Bounds((1, 4, 8), (1, 4, 8), (4, 4, 8))}
+
+    with pytest.raises(EngineError, match=r"node bytes_moved \(Transpose\): .*UInt8") as caught:
+        build(library, tmp_path / "model.onnx", tmp_path / "model.plan", [profile])
+
+    assert "cuda" not in str(caught.value).lower()
+    assert "\n" not in str(caught.value)
+
+
 def test_what_fails_in_the_build_is_named_too(tmp_path):
     weights = numpy_helper.from_array(np.ones((8, 8), np.float32), "w")
     graph = helper.make_graph(
