@@ -15,6 +15,7 @@ pytestmark = pytest.mark.real
 
 BASE = 300 << 20
 SIZE = sum(HOLDS.values())
+SHARED = HOLDS["text_encoder"]  # by both models
 DONE = generation_pb2.GENERATION_STATE_SUCCEEDED
 
 
@@ -60,6 +61,32 @@ async def test_what_a_load_takes_is_measured_and_counts(stack: GpuStack) -> None
     assert "model corrected" in stack.log("scheduler")
 
 
+def right_bytes(device: fleet_pb2.Device) -> int:
+    """What its GPU holds, by what is said to be there: the shared component once."""
+    models = len(device.resident_models)
+    return BASE + models * (SIZE - SHARED) + bool(models) * SHARED
+
+
+async def test_what_models_share_is_there_once(stack: GpuStack) -> None:
+    await stack.load("red", 0)
+    await stack.load("blue", 0)
+
+    async def holds() -> list[int]:
+        device = await stack.device(0)
+        return [len(device.resident_models), device.measured_bytes - BASE]
+
+    async def both() -> bool:
+        return await holds() == [2, 2 * SIZE - SHARED]
+
+    async def one() -> bool:
+        return await holds() == [1, SIZE]
+
+    await stack.until(both)
+    await stack.unload("red", 0)
+    await stack.until(one)  # its text encoder stays, for the other
+    assert (await stack.ended(await stack.create("blue", steps=3))).state == DONE
+
+
 async def test_a_gpu_that_falls_off_the_bus(stack: GpuStack) -> None:
     made = await started(stack, on=0)
     stack.driver.gpus[0].error = GPU_IS_LOST
@@ -93,7 +120,7 @@ async def test_memory_that_is_not_given_back_is_got_back(stack: GpuStack) -> Non
     await stack.load("blue", 0)
     restarts = stack.restarts("triton-0")
     stack.driver.gpus[0].leak = GIB  # of each part
-    await stack.fleet.UnloadModel(fleet_pb2.UnloadModelRequest(model="blue", device_id="gpu-0"))
+    await stack.unload("blue", 0)
 
     async def is_out() -> bool:
         return "not given back" in (await stack.device(0)).reason
@@ -108,7 +135,7 @@ async def test_memory_that_is_not_given_back_is_got_back(stack: GpuStack) -> Non
 
     async def is_right() -> bool:  # the last report may be from a probe, which loads a model
         device = await stack.device(0)
-        return device.measured_bytes == BASE + len(device.resident_models) * SIZE
+        return device.measured_bytes == right_bytes(device)
 
     await stack.until(is_right)
     assert (await stack.ended(await stack.create(steps=3))).state == DONE
@@ -118,7 +145,7 @@ async def test_files_are_held_in_the_node_s_memory(stack: GpuStack) -> None:
     """Once a load was seen to be shorter from there, what is loaded is held there, and told."""
     for _ in range(3):
         await stack.load("blue", 1)
-        await stack.fleet.UnloadModel(fleet_pb2.UnloadModelRequest(model="blue", device_id="gpu-1"))
+        await stack.unload("blue", 1)
 
         async def is_gone() -> bool:
             device = await stack.device(1)

@@ -121,6 +121,11 @@ class GpuStack:
 
         await self.until(is_there)
 
+    async def unload(self, model: str, index: int) -> None:
+        """Order a model away."""
+        request = fleet_pb2.UnloadModelRequest(model=model, device_id=f"gpu-{index}")
+        await self.fleet.UnloadModel(request, timeout=20)
+
     async def is_ready(self, index: int) -> bool:
         return (await self.device(index)).state == fleet_pb2.DEVICE_STATE_READY
 
@@ -159,11 +164,14 @@ async def gpu_stack(folder: Path, devices: int = 2) -> AsyncIterator[GpuStack]:
 
 
 def _card(name: str) -> str:
-    text = CARD.replace("toy", name).replace("resident_bytes = 100", f"resident_bytes = {DECLARED}")
+    """Every model has red's text encoder."""
+    text = CARD.replace("toy", name).replace(f"{name}__text", "red__text")
+    text = text.replace("resident_bytes = 100", f"resident_bytes = {DECLARED}")
     text = text.replace("load_seconds = 2.0", "load_seconds = 3.0")
+    owners = {"text_encoder": "red", "denoiser": name, "vae_decoder": name}
     parts = "".join(
-        f"{name}__{part} = {int(size * DECLARED / sum(HOLDS.values()))}\n"
-        for part, size in HOLDS.items()
+        f"{owner}__{part} = {int(HOLDS[part] * DECLARED / sum(HOLDS.values()))}\n"
+        for part, owner in owners.items()
     )
     return f"{text}\n[weights]\n{parts}"
 
