@@ -52,6 +52,7 @@ HORIZON, SEED = 150.0, 5  # seconds
 TRACES = {"busy": 1.0, "saturated": 1.4}  # offered work over the fleet's
 STEPS = {8: 0.25, 12: 0.25, 20: 0.3, 30: 0.2}
 CLASSES = (0.2, 0.5, 0.3)  # shares of class 0, 1, 2
+SHAKEN, SHAKE_SECONDS = 20, 0.02  # simulations whose arrivals are shaken: how firm is a figure?
 PLACES = ("useful", "slow", "between", "turnaround", "loading", "around", "idle")
 
 console = Console(width=160)
@@ -71,15 +72,17 @@ def main(
         write_repository(repository, [replace(SLEEPER, name=f"sleeper-{i}") for i in range(MODELS)])
         rows: dict[str, Row] = {}
         claims: list[Row] = []
+        spread: dict[str, Row] = {}
         for name, rho in TRACES.items():
             trace = scenario(repository, seconds, rho)
             predicted = rows[f"{name}, simulated"] = _of_simulation(trace)
+            spread[name] = _spread(trace)
             for i in range(1, runs + 1):
                 said = f"{name}, run {i}"
                 found = _of_run(folder / f"{name}-{i}", repository, trace)
                 rows[said] = found
                 claims += _claims(said, found, predicted)
-                _save(out, seconds, rows, claims)
+                _save(out, seconds, rows, claims, spread)
     finally:
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -112,6 +115,22 @@ def _of_simulation(trace: Scenario) -> Row:
     run = Simulation(trace, Sched(trace.models, preemption=False), keep_timeline=True).run()
     finished = {int(o.ticket.id): o.finish for o in run.outcomes.values() if o.finish >= 0}
     return _figures(trace, of_simulation(run.timeline), finished)
+
+
+def _spread(trace: Scenario) -> Row:
+    """(Least, most) of what the simulator makes of nearly the same arrivals."""
+    found = []
+    for seed in range(SHAKEN):
+        rng = Random(seed)
+        late = (replace(t, submitted=t.submitted + rng.uniform(0, SHAKE_SECONDS))
+                for t in trace.requests)  # fmt: skip
+        found.append(
+            _of_simulation(replace(trace, requests=tuple(sorted(late, key=lambda t: t.submitted))))
+        )
+    return {
+        key: (min(row[key] for row in found), max(row[key] for row in found))
+        for key in ("useful", "row_steps", "goodput_weighted", "loads")
+    }
 
 
 def _of_run(folder: Path, repository: Path, trace: Scenario) -> Row:
@@ -183,15 +202,17 @@ def _claims(name: str, found: Row, predicted: Row) -> list[Row]:
     return claims
 
 
-def _save(out: Path, horizon: float, rows: dict[str, Row], claims: list[Row]) -> None:
+def _save(
+    out: Path, horizon: float, rows: dict[str, Row], claims: list[Row], spread: dict[str, Row]
+) -> None:
     about = {
         "devices": DEVICES, "models": MODELS, "horizon_seconds": horizon, "rho": TRACES,
         "seed": SEED, "sleeper": vars(SLEEPER),
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
-    content = {"claims": claims, "trace": about, "rows": rows}
+    content = {"claims": claims, "trace": about, "rows": rows, "spread": spread}
     (out / "devices.json").write_text(json.dumps(content, indent=1) + "\n")
-    (out / "devices.md").write_text(_markdown(horizon, rows, claims))
+    (out / "devices.md").write_text(_markdown(horizon, rows, claims, spread))
     span = DEVICES * horizon
     plot.bars(
         out / "devices.svg", "Share of device time until the arrivals end",
@@ -199,7 +220,9 @@ def _save(out: Path, horizon: float, rows: dict[str, Row], claims: list[Row]) ->
     )  # fmt: skip
 
 
-def _markdown(horizon: float, rows: dict[str, Row], claims: list[Row]) -> str:
+def _markdown(
+    horizon: float, rows: dict[str, Row], claims: list[Row], spread: dict[str, Row]
+) -> str:
     me = SLEEPER
     lines = [
         "# The house beside its simulator", "",
@@ -218,6 +241,12 @@ def _markdown(horizon: float, rows: dict[str, Row], claims: list[Row]) -> str:
         cells = " | ".join(f"{row[key]:g}" if key in row else "" for row in rows.values())
         lines.append(f"| {key.replace('_', ' ')} | {cells} |")
     lines.append("")
+    for name, row in spread.items():
+        said = ", ".join(f"{k.replace('_', ' ')} {v[0]:g} to {v[1]:g}" for k, v in row.items())
+        lines.append(
+            f"- {name}, {SHAKEN} simulations with arrivals up to {1e3 * SHAKE_SECONDS:g} ms later:"
+            f" {said}"
+        )
     for name, row in rows.items():
         if "machine" in row:
             said = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in row["machine"].items())

@@ -91,7 +91,7 @@ class Dispatch:
                 decision = pending.pop(0)
                 if isinstance(decision, Boundary):
                     # Joins take effect at the agent's next step; nothing else has to wait for it.
-                    pending += sched.boundary(decision.device_id, now)
+                    pending += self._live.boundary(decision.device_id, now)
                 else:
                     decisions.append(decision)
             self._broken = ""

@@ -153,9 +153,7 @@ class Reports:
 
     def _progress(self, report: pb.AttemptProgress) -> None:
         attempt = report.attempt
-        running = self._live.holds(attempt.generation_id, attempt.lease_token)
-        if running:
-            self._live.sched.advanced(running.id, running.device, report.step)
+        if self._live.holds(attempt.generation_id, attempt.lease_token):
             self._live.watchers.progress(
                 attempt.generation_id,
                 Progress(report.phase, report.step, report.total_steps, report.step_seconds),

@@ -427,14 +427,15 @@ async def test_who_came_back_during_the_write_is_told_to_stop(house: House) -> N
     await lost
 
 
-async def test_the_core_knows_what_is_left_of_what_runs_and_an_old_attempt_tells_nothing(
+async def test_at_a_boundary_the_core_knows_what_is_left_and_an_old_attempt_tells_nothing(
     house: House,
 ) -> None:
     house.join()
     g, attempt = await running(house)
     ticket = house.live.sched.devices["d0"].running[g.id]
     house.hear(progress=agent_pb2.AttemptProgress(attempt=attempt, step=3, total_steps=4))
-    assert ticket.steps_left == ticket.steps - 3
     attempt.lease_token -= 1
     house.hear(progress=agent_pb2.AttemptProgress(attempt=attempt, step=1, total_steps=4))
-    assert ticket.steps_left == ticket.steps - 3
+    assert ticket.steps_left == ticket.steps == 4
+    house.live.boundary("d0", house.live.now())
+    assert ticket.steps_left == 1
