@@ -88,16 +88,17 @@ def teach(
     encoder: CLIPTextModel,
     scheduler: DDIMScheduler,
     resume: Path,
-    report: Report,
-    steps: int,
+    progress: Progress,
     seed: int,
 ) -> UNet2DConditionModel:
-    """Take the steps that are left, and return the averaged denoiser."""
+    """Take the steps that are left, and return the averaged denoiser.
+
+    `progress` is as old as the stage, so that its CPU seconds count the making of the lessons.
+    """
     rng = np.random.default_rng((seed, state.step))
     torch.manual_seed(seed + state.step)
-    progress = Progress("unet", steps, report, first_step=state.step)
     spent = state.cpu_seconds
-    for number in range(state.step + 1, steps + 1):
+    for number in range(state.step + 1, progress.steps + 1):
         chosen = rng.integers(len(lessons.latents), size=BATCH)
         captions = [lessons.caption(i, rng) for i in chosen]
         captions = ["" if rng.random() < EMPTY_CAPTIONS else caption for caption in captions]

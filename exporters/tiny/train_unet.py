@@ -11,7 +11,7 @@ from exporters.tiny.checkpoint import load_text, load_vae
 from exporters.tiny.dataset import to_signal, training_pictures, training_scenes
 from exporters.tiny.denoising import BATCH, Lessons, figure_weights, open_state, teach
 from exporters.tiny.models import LATENT_SIDE, build_scheduler, build_unet
-from exporters.tiny.progress import Report
+from exporters.tiny.progress import Progress, Report
 from exporters.tiny.scenes import POSITIONS, SIZES, Scene, coverage, prompt_of
 
 STEPS = 4200
@@ -25,6 +25,7 @@ def train_unet(
     torch.manual_seed(seed)
     resume = work / "unet.pt"
     state = open_state(build_unet(), resume, steps, report)
+    progress = Progress("unet", steps, report, first_step=state.step)
     scenes = training_scenes() * SHAKEN_COPIES
     pictures = training_pictures(scenes, np.random.default_rng(seed))
     lessons = Lessons(
@@ -34,7 +35,7 @@ def train_unet(
     )
     report(f"unet {len(scenes)} latents, spread {lessons.latents.std():.3f}")
     scheduler = build_scheduler()
-    average = teach(state, lessons, *load_text(out), scheduler, resume, report, steps, seed)
+    average = teach(state, lessons, *load_text(out), scheduler, resume, progress, seed)
     average.half().save_pretrained(out / "unet")
     resume.unlink(missing_ok=True)
     return {"cpu_seconds": round(state.cpu_seconds, 1), "steps": steps, "samples": steps * BATCH}

@@ -10,7 +10,7 @@ from torch import Tensor
 from exporters.tiny.checkpoint import load_text, load_vae
 from exporters.tiny.denoising import BATCH, Lessons, figure_weights, open_state, teach
 from exporters.tiny.models import LATENT_CHANNELS, LATENT_SIDE
-from exporters.tiny.progress import Report
+from exporters.tiny.progress import Progress, Report
 from exporters.tiny.train_unet import encode
 from exporters.tiny.video_models import build_video_scheduler, build_video_unet
 from exporters.tiny.video_scenes import Clip, all_clips, coverages, prompt_of_clip, render_clip
@@ -31,6 +31,7 @@ def train_video_unet(
     torch.manual_seed(seed)
     resume = work / "unet.pt"
     state = open_state(build_video_unet(), resume, steps, report)
+    progress = Progress("unet", steps, report, first_step=state.step)
     clips = training_clips() * SHAKEN_COPIES
     lessons = Lessons(
         latents=_latents(out, clips, np.random.default_rng(seed)),
@@ -39,7 +40,7 @@ def train_video_unet(
     )
     report(f"unet {len(clips)} clips, spread {lessons.latents.std():.3f}")
     scheduler = build_video_scheduler()
-    average = teach(state, lessons, *load_text(out), scheduler, resume, report, steps, seed)
+    average = teach(state, lessons, *load_text(out), scheduler, resume, progress, seed)
     average.half().save_pretrained(out / "unet")
     resume.unlink(missing_ok=True)
     return {"cpu_seconds": round(state.cpu_seconds, 1), "steps": steps, "clips": steps * BATCH}
