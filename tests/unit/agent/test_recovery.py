@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -16,7 +17,9 @@ from agent.device import FAULT_SECONDS, Device
 from agent.gpu import Gauge
 from agent.recycle import end_process
 from agent.results import Results
-from agent.work import Measure, Trouble, Xid
+from agent.sampler import plan
+from agent.step_loop import Denoising
+from agent.work import BatchMeasured, DeviceTold, Measure, Trouble, Xid
 from atelier.catalog import Catalog
 from atelier.config import DeviceSettings
 from atelier.embedded import processes
@@ -40,7 +43,12 @@ class Script:
         return self.measure.used_bytes
 
 
-def device(triton: FakeTriton, driver: Script, clock: Callable[[], float] | None = None) -> Device:
+def device(
+    triton: FakeTriton,
+    driver: Script,
+    clock: Callable[[], float] | None = None,
+    tell: Callable[[DeviceTold], None] = lambda _: None,
+) -> Device:
     card = toy_card()
     return Device(
         DeviceSettings(id="gpu-0", triton_address="127.0.0.1:1", capacity_bytes=2000),
@@ -50,6 +58,7 @@ def device(triton: FakeTriton, driver: Script, clock: Callable[[], float] | None
         tokenizers={},
         clock=clock or Ticks(),
         gauge=Gauge(driver, "gpu-0"),
+        tell=tell,
     )
 
 
@@ -80,6 +89,33 @@ async def test_some_xids_make_a_device_unfit_for_a_while() -> None:
 
 async def test_no_more_memory_is_declared_than_there_is() -> None:
     assert (await device(FakeTriton(), Script()).facts()).capacity_bytes == 1000
+
+
+async def test_what_a_batch_holds_is_the_most_beside_what_was_quiet() -> None:
+    triton, driver, told = FakeTriton(), Script(), list[DeviceTold]()
+    one = device(triton, driver, tell=told.append)
+    changed = await one.load("toy")
+    assert (changed.measured_bytes, changed.resident) == (0, True)  # the script does not change
+    loop = asyncio.create_task(one.run_loop())
+    driver.measure = Measure(used_bytes=800, total_bytes=1000)
+    card = toy_card()
+    latents = np.zeros((2, 4, 16, 16), dtype=np.float32)
+    for _ in range(2):
+        work = Denoising(
+            card, "64x64", plan(card.schedule, "ddim", 100), 1.5,
+            np.zeros((2, 32, 64), dtype=np.float32), latents, latents, seeds=(7, 8)[: len(latents)],
+        )  # fmt: skip
+        await one._loop.denoise(work)
+        latents = latents[:1]  # the next batch is smaller
+    while len(told) < 2:  # noqa: ASYNC110 - the loop tells when it is idle
+        await asyncio.sleep(0)
+    large, small = told
+    assert isinstance(large, BatchMeasured)
+    assert isinstance(small, BatchMeasured)
+    assert (large.rows, large.peak_bytes, large.quiet_bytes) == (2, 800, 500)
+    assert (small.rows, small.quiet_bytes) == (1, 0)  # the engine may keep what the large one took
+    loop.cancel()
+    await asyncio.gather(loop, return_exceptions=True)
 
 
 async def probe(inside: Inside, model: str) -> pb.DeviceProbed:
