@@ -157,6 +157,9 @@ class Commands:
             log.info("attempt started", device=run.work.attempt.device_id, model=run.card.name)
             outcome = await run.run()
             failed = outcome if isinstance(outcome, Failed) else None
+            if failed and failed.retryable:
+                device = self._devices[failed.attempt.device_id]
+                outcome = failed = replace(failed, error=await device.explain(failed.error))
             log.info("attempt ended", reason=failed.error.reason if failed else "SUCCEEDED")
         if self._running.get(key) is run:
             del self._running[key]

@@ -190,6 +190,15 @@ class Device:
         trouble, reason = _trouble(measure, xids, silence)
         return DeviceSample(self.id, trouble, reason, measure, self.resident, xids)
 
+    async def explain(self, error: AtelierError) -> AtelierError:
+        """Why an attempt failed here: the work is not to blame where the device itself broke."""
+        sample = await self.sample()
+        if sample.trouble not in (Trouble.LOST, Trouble.FAULT):
+            return error
+        return ExecutionError(
+            "the device failed under it", retryable=True, reason="DEVICE_UNAVAILABLE"
+        )
+
     async def facts(self) -> DeviceFacts:
         """What the device is, for a Hello."""
         sample = await self.sample()

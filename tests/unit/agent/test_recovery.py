@@ -74,6 +74,15 @@ async def test_a_lost_gpu_is_in_trouble_though_triton_answers() -> None:
     assert probed.error.message == "it fell off the bus"
 
 
+async def test_the_work_is_not_blamed_for_a_lost_gpu() -> None:
+    driver = Script()
+    one = device(FakeTriton(), driver)
+    failed = ExecutionError("the model failed on the device", retryable=True)
+    assert await one.explain(failed) is failed
+    driver.measure = Measure(lost="it fell off the bus")
+    assert (await one.explain(failed)).reason == "DEVICE_UNAVAILABLE"
+
+
 async def test_some_xids_make_a_device_unfit_for_a_while() -> None:
     now = [100.0]
     driver = Script()
