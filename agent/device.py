@@ -176,7 +176,8 @@ class Device:
             error = unknown(model)
         elif card:
             try:
-                await self._loader.borrow(card, lambda: try_out(self._triton, card))
+                ids = self._tokenizers[card.name].encode("", "")
+                await self._loader.borrow(card, lambda: try_out(self._triton, card, ids))
             except ExecutionError as failure:
                 error = failure
         log.info("probed", device=self.id, model=model, reason=error.message if error else None)

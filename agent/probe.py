@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.triton import StepRows, Triton
 from atelier.catalog import ModelCard
@@ -13,25 +14,28 @@ from atelier.errors import ExecutionError
 PROBE_SECONDS = 20.0  # for all three calls; a healthy device takes a fraction of one
 
 
-async def try_out(triton: Triton, card: ModelCard) -> None:
+async def try_out(triton: Triton, card: ModelCard, ids: NDArray[np.int64]) -> None:
     """Text, one step, pixels, of the model's smallest measured shape.
+
+    Args:
+        ids: of two texts, int64 (2, n).
 
     Raises:
         ExecutionError: a call failed, took too long, or gave values that are not finite.
     """
     try:
         async with asyncio.timeout(PROBE_SECONDS):
-            await _try_out(triton, card)
+            await _try_out(triton, card, ids)
     except TimeoutError:
         raise ExecutionError(
             f"a probe took longer than {PROBE_SECONDS:g} s", retryable=True, reason="DEVICE_TIMEOUT"
         ) from None
 
 
-async def _try_out(triton: Triton, card: ModelCard) -> None:
+async def _try_out(triton: Triton, card: ModelCard, ids: NDArray[np.int64]) -> None:
     shape = min(card.profiles, key=lambda name: card.profiles[name].activation_bytes_per_row)
     width, height = (int(side) // card.latents.downscale for side in shape.split("x")[:2])
-    text = await triton.encode_text(card, np.zeros((2, card.text.tokens), dtype=np.int64))
+    text = await triton.encode_text(card, ids)
     latents = np.zeros((1, card.latents.channels, height, width), dtype=np.float32)
     rows = StepRows(
         latents=latents,
