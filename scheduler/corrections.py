@@ -94,7 +94,7 @@ class Corrections:
         self, model: str, shape: str, rows: int, step_seconds: float, held_bytes: float
     ) -> list[Correction]:
         """A batch's steps were measured. `held_bytes`: what it held beside the weights, or 0."""
-        if rows <= 0 or not self._knows(model, shape):
+        if not self._knows(model, shape, rows):
             return []
         base = self._declared[model]
         found: list[Correction] = []
@@ -117,14 +117,16 @@ class Corrections:
                 found += self._reshape(model, shape, timed, why)
         return found
 
-    def _knows(self, model: str, shape: str) -> bool:
+    def _knows(self, model: str, shape: str, rows: int) -> bool:
         """Whether there is anything to correct: a shape that the card has not is its largest, until
         it is measured (model.py); of an agent's inventions no more than MOST_SHAPES."""
         if model not in self._declared:
             return False
         try:
-            self._declared[model].shapes[shape]
+            cap = self._declared[model].shapes[shape].batch_cap
         except KeyError:
+            return False
+        if not 0 < rows <= cap:
             return False
         shapes = self._now[model].shapes
         return shape in shapes or len(shapes) < MOST_SHAPES

@@ -169,6 +169,7 @@ def test_what_nobody_knows_is_let_be(corrections: Corrections) -> None:
     assert corrections.loaded("green", ["x"], 5 * MIB, 1.0, from_host=False) == []
     assert corrections.batch("green", "64x64", 1, 1.0, 5) == []
     assert corrections.batch("red", "64x64", 0, 1.0, 5) == []
+    assert corrections.batch("red", "64x64", 5, 1.0, 5) == []  # more than a batch may have
     assert corrections.loaded("red", ALL, 0, 0.0, from_host=False) == []  # no driver
 
 
