@@ -72,7 +72,7 @@ class Gauge:
         asked = loop.run_in_executor(self._thread, question)
         self._pending = asked
         await asyncio.wait({asked}, timeout=max(0.0, give_up - loop.time()))
-        if not asked.done():
+        if not asked.done():  # who asks from now on finds it pending, and is not told
             log.warning("the driver gave no answer", device=self._device_id,
                         seconds=PATIENCE_SECONDS)  # fmt: skip
             return None

@@ -35,6 +35,7 @@ class Nvml:
         self._lock = threading.Lock()
         self._open = False
         self._missing = False
+        self._said = ""  # why there is no driver
         self._events: Any = None
         self._listener: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -54,7 +55,9 @@ class Nvml:
             except pynvml.NVMLError as error:
                 if isinstance(error, pynvml.NVMLError_LibraryNotFound):
                     self._missing = True  # for good; a driver that is loading may come
-                log.warning("no driver", reason=str(error))
+                if str(error) != self._said:
+                    log.warning("no driver", reason=str(error))
+                self._said = str(error)
                 return False
             self._open = True
             return True
@@ -122,6 +125,7 @@ class Gpu:
         self._instance: int | None = None
         self._mig_profile = ""
         self._known = False  # it was there once
+        self._said = ""  # why it is not, the last time that was told
 
     def sample(self) -> Measure:
         """All that the driver tells."""
@@ -187,7 +191,7 @@ class Gpu:
             self._mig_profile = name.rpartition("MIG ")[2]
         self._nvml.listen_to(self._board)
         self._handle = handle
-        self._known = True
+        self._known, self._said = True, ""
 
     def _failed(self, error: pynvml.NVMLError) -> Measure:
         """What an error means: the GPU is lost, or the driver does not tell."""
@@ -202,7 +206,9 @@ class Gpu:
             return Measure(lost="the driver says that it must be reset")
         if self._known and isinstance(error, gone):
             return Measure(lost="the driver does not know it any more")
-        log.warning("the driver does not tell", gpu=self.name, reason=str(error))
+        if str(error) != self._said:
+            log.warning("the driver does not tell", gpu=self.name, reason=str(error))
+        self._said = str(error)
         return NOTHING
 
 
