@@ -17,7 +17,7 @@ from agent.link import Link, scheduler_at
 from agent.nvml import Nvml
 from agent.outbox import Outbox
 from agent.results import Results, Store
-from agent.text import PromptTokenizer
+from agent.text import PromptIds
 from agent.triton import LIVE_SECONDS, Triton
 from atelier.catalog import Catalog
 from atelier.config import AgentSettings
@@ -44,10 +44,7 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
     try:
         catalog = Catalog.read(settings.model_repository)
         tokenizers = {
-            card.name: PromptTokenizer(
-                settings.model_repository / card.components.tokenizer, card.text.tokens
-            )
-            for card in catalog.cards.values()
+            card.name: PromptIds(settings.model_repository, card) for card in catalog.cards.values()
         }
     except ValueError as error:
         raise CannotStartError(str(error)) from error

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agent.results import Results
 from agent.sampler import Floats, noise, plan
 from agent.step_loop import Denoising, StepLoop
-from agent.text import PromptTokenizer
+from agent.text import PromptIds
 from agent.triton import Triton
 from agent.work import (
     AttemptCancelledError,
@@ -44,7 +44,7 @@ class AttemptRun:
         work: Work,
         card: ModelCard,
         *,
-        tokenizer: PromptTokenizer,
+        tokenizer: PromptIds,
         triton: Triton,
         loop: StepLoop,
         results: Results,

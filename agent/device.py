@@ -19,7 +19,7 @@ from agent.recycle import end_process
 from agent.results import Results
 from agent.step_loop import StepLoop
 from agent.tally import Run, Since, Tally
-from agent.text import PromptTokenizer
+from agent.text import PromptIds
 from agent.triton import LIVE_SECONDS, Triton
 from agent.work import (
     BatchMeasured,
@@ -59,7 +59,7 @@ class Device:
         triton: Triton,
         results: Results,
         *,
-        tokenizers: Mapping[str, PromptTokenizer],
+        tokenizers: Mapping[str, PromptIds],
         clock: Callable[[], float],
         gauge: Gauge | None = None,
         files: Files | None = None,

@@ -99,7 +99,8 @@ def _lcm(schedule: NoiseSchedule, steps: int) -> Grid:
 def _flow(schedule: NoiseSchedule, steps: int) -> Grid:
     """Flow matching, shifted towards noise (Esser et al. 2024, arXiv:2403.03206, section 5.3.2)."""
     total = schedule.train_timesteps
-    sigmas = _shifted(np.linspace(*_shifted(np.array([1.0, 1 / total]), schedule), steps), schedule)
+    most, least = _shifted(np.array([1.0, 1 / total]), schedule)
+    sigmas = _shifted(np.linspace(float(most), float(least), steps), schedule)
     levels = np.stack([1 - np.append(sigmas, 0.0), np.append(sigmas, 0.0)], axis=1)
     return Grid(sigmas * total, levels, levels[1:])
 

@@ -35,16 +35,23 @@ class Preset:
 
 @dataclass(frozen=True)
 class Components:
-    """Triton models of a checkpoint, and the tokenizer's file relative to the repository."""
+    """Triton models of a checkpoint, and its tokenizers' files relative to the repository.
+
+    Without a `vae_encoder` no picture can be the start. A prompt's ids are those of `tokenizer`
+    and behind them, where there is one, those of `second_tokenizer`.
+    """
 
     text_encoder: str
     denoiser: str
     vae_decoder: str
     tokenizer: str
+    vae_encoder: str = ""
+    second_tokenizer: str = ""
 
     @property
     def triton_models(self) -> tuple[str, ...]:
-        return (self.text_encoder, self.denoiser, self.vae_decoder)
+        always = (self.text_encoder, self.denoiser, self.vae_decoder)
+        return (*always, self.vae_encoder) if self.vae_encoder else always
 
 
 @dataclass(frozen=True)
@@ -69,18 +76,39 @@ class NoiseSchedule:
 
 @dataclass(frozen=True)
 class LatentFormat:
-    """Latents have shape (channels, height // downscale, width // downscale)."""
+    """Latents have shape (channels, height // downscale, width // downscale), or with an axis of
+    time (channels, frames, ...) where `frames` is not 0.
+
+    output_frames: pictures that one row is decoded to; 0: a single picture, and no axis of time.
+    masking: what the denoiser takes beside the latents. "": nothing. "blend": `mask`, 1 where
+        something new is wanted, and `known`, what the next latents are elsewhere (sampler.Plan
+        says at which level). "concat": `mask`, and in `known` the latents of the picture with
+        the masked part grey; for text to image, a mask of ones and a grey picture.
+    """
 
     channels: int
     downscale: int
+    frames: int = 0
+    output_frames: int = 0
+    masking: str = ""
 
 
 @dataclass(frozen=True)
 class TextFormat:
-    """Embeddings have shape (tokens, width)."""
+    """Embeddings have shape (tokens, width), and only the model's own graphs look inside.
+
+    ids: of a prompt by its first tokenizer; 0: as many as `tokens`.
+    second_ids: by the second tokenizer, behind them.
+    """
 
     tokens: int
     width: int
+    ids: int = 0
+    second_ids: int = 0
+
+    @property
+    def first_ids(self) -> int:
+        return self.ids or self.tokens
 
 
 @dataclass(frozen=True)
@@ -127,6 +155,9 @@ class ModelCard:
     # Triton model -> bytes of its weights. Cards that name the same Triton model share one copy of
     # it on a device; a model that is left out here shares nothing.
     weights: Mapping[str, int] = field(default_factory=dict)
+    # The denoiser again, cut for a gang: Triton models that make one step when they are called in
+    # this order, each fed by name with what came before -> bytes of its weights.
+    parts: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> ModelCard:
@@ -201,6 +232,7 @@ def _card(data: dict[str, Any]) -> ModelCard:
         load_seconds=data["load_seconds"],
         profiles=profiles,
         weights=_weights(data, components),
+        parts=dict(data.get("parts", {})),
     )
 
 

@@ -1,49 +1,175 @@
-"""The exporter's commands: `python -m exporters export CHECKPOINT --name NAME`, and `verify`."""
+"""The exporter's commands: a checkpoint becomes a served model.
+
+`atelier export`, `atelier profile` and `atelier models` hand their words on to here; so does
+`python -m exporters`.
+"""
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+models = typer.Typer(no_args_is_help=True, help="List, check and remove models.")
+app.add_typer(models, name="models")
 console = Console(highlight=False)
 
 Repository = Annotated[Path, typer.Option(help="Triton model repository.")]
-
-
-def _say(line: str) -> None:
-    console.print(line, soft_wrap=True)
+HERE = Path("triton_repo")
+ENGINES = {"onnx": "onnxruntime", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
 
 
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder in diffusers' format.")],
     name: Annotated[str, typer.Option(help="The model's name, as callers will say it.")],
-    repository: Repository = Path("triton_repo"),
+    family: Annotated[
+        str, typer.Option(help="sd, lcm, sdxl, sd3, wan ...; auto asks it.")
+    ] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8; see docs/exporters.md.")] = "",
+    engine: Annotated[str, typer.Option(help="onnx, tensorrt or tensorrt-rtx.")] = "onnx",
+    shapes: Annotated[str, typer.Option(help="512x512,768x768: sizes, the default first.")] = "",
+    max_batch: Annotated[int, typer.Option(min=1, max=64, help="Rows of one call.")] = 16,
+    samplers: Annotated[str, typer.Option(help="ddim,euler: the default first.")] = "",
+    parts: Annotated[int, typer.Option(min=1, max=8, help="Cut the denoiser for a gang.")] = 1,
+    mask: Annotated[bool, typer.Option(help="The step takes a mask, for inpainting.")] = False,
+    frames: Annotated[int, typer.Option(min=0, help="Pictures in a clip.")] = 0,
+    text_tokens: Annotated[int, typer.Option(min=0, help="Length of T5's prompts.")] = 0,
+    repository: Repository = HERE,
 ) -> None:
-    """Turn a checkpoint into three Triton models and a card, if it passes its parity checks."""
-    # Imported here, because torch takes seconds that `verify` and `--help` need not spend.
-    from exporters.parity import ParityError
-    from exporters.pipeline import export_model
-
+    """Turn a checkpoint into Triton models and a card, if it passes its parity checks."""
+    if engine not in ENGINES:
+        raise typer.BadParameter(f"--engine {engine}: say one of {', '.join(ENGINES)}")
+    sizes = [parse_size(text) for text in shapes.split(",") if text]
     try:
-        export_model(checkpoint, name, repository, say=_say)
-    except (OSError, ValueError, ParityError) as error:
-        console.print(f"[red]not published:[/red] {error}", soft_wrap=True)
+        # Here, because torch takes seconds that `models` and `--help` need not spend.
+        from exporters.checkpoint import Options
+        from exporters.job import Request
+        from exporters.pipeline import export_model
+    except ImportError as error:
+        complain(f"{error}: pip install 'atelier-serving[export]'")
+        raise typer.Exit(1) from error
+    from exporters.errors import ExportError
+    from exporters.progress import Show
+
+    request = Request(
+        folder=checkpoint,
+        name=name,
+        repository=repository,
+        family=family,
+        precision=precision or ("fp32" if engine == "onnx" else "fp16"),
+        engine=ENGINES[engine],  # type: ignore[arg-type]
+        shapes=sizes,
+        max_batch=max_batch,
+        samplers=[text for text in samplers.split(",") if text],
+        parts=parts,
+        options=Options(mask, text_tokens, frames),
+    )
+    try:
+        export_model(request, Show(console))
+    except ExportError as error:
+        complain(f"not published: {error}")
         raise typer.Exit(1) from error
 
 
 @app.command()
-def verify(repository: Repository = Path("triton_repo")) -> None:
-    """Rebuild what is generated in the repository and compare: configs, signatures, versions."""
+def profile(
+    model: Annotated[str, typer.Argument(help="A model of the repository.")],
+    shapes: Annotated[str, typer.Option(help="Else those of the card.")] = "",
+    device: Annotated[str, typer.Option(help="What is measured, in words.")] = "",
+    repository: Repository = HERE,
+) -> None:
+    """Measure what a model costs on this machine, and write it into its card."""
+    from exporters.errors import ExportError
+    from exporters.profile import profile as measure
+    from exporters.progress import Show
+
+    sizes = [parse_size(text) for text in shapes.split(",") if text]
+    try:
+        measure(repository, model, sizes, device or f"a CPU ({platform.machine()})", Show(console))
+    except (ExportError, OSError) as error:
+        complain(str(error))
+        raise typer.Exit(1) from error
+
+
+@models.command("list")
+def list_models(repository: Repository = HERE) -> None:
+    """Show every model of the repository, and what models share."""
+    from exporters.repository import cards, folders_of
+
+    found = list(cards(repository).values())
+    table = Table(box=None, pad_edge=False)
+    for column in ("model", "family", "engine", "resident", "shapes", "samplers", "shared with"):
+        table.add_column(column)
+    for card in found:
+        own = set(folders_of(card))
+        sharing = [c.name for c in found if c is not card and own & set(folders_of(c))]
+        table.add_row(
+            card.name, card.family, card.engine, f"{card.resident_bytes / 2**20:.1f} MiB",
+            ", ".join(card.profiles), ", ".join(card.samplers), ", ".join(sharing),
+        )  # fmt: skip
+    wide = console if console.is_terminal else Console(width=240)
+    wide.print(table)
+
+
+@models.command()
+def verify(
+    model: Annotated[str, typer.Argument(help="One model; else all.")] = "",
+    repository: Repository = HERE,
+) -> None:
+    """Check every file against its hash, and every config against what it is generated from."""
+    _verify(repository, model)
+
+
+@app.command("verify", hidden=True)
+def verify_all(repository: Repository = HERE) -> None:
+    """Check the whole repository (`make verify`)."""
+    _verify(repository, "")
+
+
+@models.command()
+def remove(
+    model: Annotated[str, typer.Argument(help="A model of the repository.")],
+    repository: Repository = HERE,
+) -> None:
+    """Remove a model; what other models share with it stays."""
+    from exporters.errors import ExportError
+    from exporters.repository import remove as remove_model
+
+    try:
+        gone = remove_model(repository, model)
+    except ExportError as error:
+        complain(str(error))
+        raise typer.Exit(1) from error
+    console.print(f"removed {model}: {', '.join(gone) or 'its card alone'}", soft_wrap=True)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """512x768 or 512 (a square): width and height."""
+    width, _, height = text.lower().strip().partition("x")
+    try:
+        return int(width), int(height or width)
+    except ValueError as error:
+        raise typer.BadParameter(f"--shapes {text}: say 512x768, or 512 for a square") from error
+
+
+def complain(line: str) -> None:
+    """Say what is wrong."""
+    console.print(f"[red]{escape(line)}[/]", soft_wrap=True)
+
+
+def _verify(repository: Path, model: str) -> None:
     from exporters.repository import problems
 
-    if found := problems(repository):
+    if found := problems(repository, model):
         for problem in found:
-            console.print(f"[red]differs:[/red] {problem}", soft_wrap=True)
+            complain(f"differs: {problem}")
         raise typer.Exit(1)
     console.print(f"{repository}: everything generated is as it should be")
 

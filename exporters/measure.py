@@ -1,13 +1,14 @@
-"""What a component costs on this machine: `python -m exporters.measure MODEL SIDE ROWS...`.
+"""What a component costs on this machine, in a process of its own.
 
-Each component is measured in a process of its own, because memory and load time are only clean in
-a fresh one. That is also how the embedded Triton runs it: one process for each model.
+Memory and load time are only clean in a fresh process. That is also how the embedded Triton runs a
+model: one process for each.
 
 - seconds of a run: CPU seconds of the one thread that runs, median of several. Not the wall's: on a
-  busy machine those measure the neighbours.
+  busy machine those measure the neighbours. A large model is given fewer runs and fewer rows.
 - bytes a row: growth of the resident set from the first run of the fewest rows to the first run of
   the most, over the rows between. ONNX Runtime's arena never gives memory back, so the growth is
   the peak. It holds inputs and outputs too.
+- resident bytes: growth of the resident set by opening the model.
 - seconds to load: the wall's, from starting the process to an open model.
 
 No torch here: its import alone would outweigh everything measured.
@@ -20,8 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,22 @@ from numpy.typing import NDArray
 
 ROWS = (1, 2, 4, 8, 16)
 RUNS = 7  # of which the median counts; after one that warms up
+SECONDS = 20.0  # of all runs of a model at one shape; the first run is made whatever it takes
 THREADS = 1  # as the embedded backend's default
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is made of the free axes.
+
+    Attributes:
+        height, width: of the latents.
+        downscale: pixels to one latent; the sides of uint8 inputs are so much larger.
+    """
+
+    height: int
+    width: int
+    downscale: int
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,7 @@ class Cost:
     """
 
     load_seconds: float
+    resident_bytes: int
     bytes_per_row: int
     seconds: tuple[tuple[int, float], ...]
 
@@ -55,16 +71,14 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def measure(path: Path, side: int, rows: Sequence[int] = ROWS) -> Cost:
+def measure(path: Path, shape: Shape, rows: tuple[int, ...] = ROWS) -> Cost:
     """Measure a model in a fresh process.
-
-    Args:
-        side: length of every free axis but the batch's, in latents.
 
     Raises:
         subprocess.CalledProcessError: it did not run.
     """
-    command = [sys.executable, "-m", "exporters.measure", str(path), str(side), *map(str, rows)]
+    words = json.dumps({"path": str(path), "shape": asdict(shape), "rows": rows})
+    command = [sys.executable, "-m", "exporters.measure", words]
     started = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -74,44 +88,68 @@ def measure(path: Path, side: int, rows: Sequence[int] = ROWS) -> Cost:
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     figures = json.loads(text)
-    seconds = tuple((int(n), float(s)) for n, s in figures["seconds"])
-    return Cost(load_seconds, int(figures["bytes_per_row"]), seconds)
+    seconds = tuple((int(n), float(s)) for n, s in figures.pop("seconds"))
+    return Cost(load_seconds=load_seconds, seconds=seconds, **figures)
+
+
+def in_words(cost: Cost) -> str:
+    """A cost on one line."""
+    runs = ", ".join(f"{rows}: {seconds * 1e3:.1f}" for rows, seconds in cost.seconds)
+    return (
+        f"load {cost.load_seconds:.2f} s, {cost.resident_bytes / 1e6:.1f} MB and"
+        f" {cost.bytes_per_row / 1e6:.2f} MB a row, ms by rows {runs}"
+    )
 
 
 def _main() -> None:
-    path, side, *rows = sys.argv[1:]
-    session = open_session(Path(path))
+    asked = json.loads(sys.argv[1])
+    shape = Shape(**asked["shape"])
+    before = _resident_bytes()
+    session = open_session(Path(asked["path"]))
+    resident_bytes = max(0, _resident_bytes() - before)
     print("open", flush=True)
-    counts = [int(n) for n in rows]
-    feeds = {n: _feed(session, n, int(side)) for n in counts}
-    resident = []
-    for n in (counts[0], counts[-1]):
-        session.run(None, feeds[n])
-        resident.append(_resident_bytes())
-    bytes_per_row = max(0, resident[1] - resident[0]) // max(1, counts[-1] - counts[0])
-    seconds = [(n, _seconds(session, feeds[n])) for n in counts]
-    print(json.dumps({"bytes_per_row": bytes_per_row, "seconds": seconds}))
+    left = SECONDS
+    seconds: list[tuple[int, float]] = []
+    peaks: list[tuple[int, int]] = []  # (rows, resident set after their first run)
+    for rows in asked["rows"]:
+        if seconds and seconds[-1][1] * rows / seconds[-1][0] * 2 > left:
+            break  # not even a warm-up and one run
+        feed = _feed(session, rows, shape)
+        spent = [_run(session, feed)]
+        peaks.append((rows, _resident_bytes()))
+        while len(spent) <= RUNS and sum(spent) + spent[-1] < left:
+            spent.append(_run(session, feed))
+        seconds.append((rows, statistics.median(spent[1:] or spent)))
+        left -= sum(spent)
+    (fewest, low), (most, high) = peaks[0], peaks[-1]
+    alone = max(0, low - before - resident_bytes)
+    bytes_per_row = max(0, high - low) // (most - fewest) if most > fewest else alone
+    figures = {"resident_bytes": resident_bytes, "bytes_per_row": bytes_per_row}
+    print(json.dumps(figures | {"seconds": seconds}))
 
 
-def _seconds(session: onnxruntime.InferenceSession, feed: dict[str, NDArray[Any]]) -> float:
+def _run(session: onnxruntime.InferenceSession, feed: dict[str, NDArray[Any]]) -> float:
+    started = time.thread_time()
     session.run(None, feed)
-    spent = []
-    for _ in range(RUNS):
-        started = time.thread_time()
-        session.run(None, feed)
-        spent.append(time.thread_time() - started)
-    return statistics.median(spent)
+    return time.thread_time() - started
 
 
-def _feed(session: onnxruntime.InferenceSession, rows: int, side: int) -> dict[str, NDArray[Any]]:
+def _feed(
+    session: onnxruntime.InferenceSession, rows: int, shape: Shape
+) -> dict[str, NDArray[Any]]:
     rng = np.random.default_rng(0)
     feed: dict[str, NDArray[Any]] = {}
     for tensor in session.get_inputs():
-        shape = (rows, *(n if isinstance(n, int) else side for n in tensor.shape[1:]))
-        integer = tensor.type == "tensor(int64)"
-        feed[tensor.name] = (
-            np.zeros(shape, np.int64) if integer else rng.standard_normal(shape, np.float32)
-        )
+        pixels = tensor.type == "tensor(uint8)"
+        scale = shape.downscale if pixels else 1
+        sides = iter((shape.height * scale, shape.width * scale))
+        dims = (rows, *(n if isinstance(n, int) else next(sides) for n in tensor.shape[1:]))
+        if tensor.type == "tensor(int64)":
+            feed[tensor.name] = np.zeros(dims, np.int64)
+        elif pixels:
+            feed[tensor.name] = rng.integers(0, 256, dims, np.uint8)
+        else:
+            feed[tensor.name] = rng.standard_normal(dims, np.float32)
     return feed
 
 

@@ -1,94 +1,189 @@
-"""The export from end to end: open, trace, compare, measure, describe, publish."""
+"""The export from end to end: check, trace, compare, draw, cut, measure, describe, publish.
+
+Nothing is in the repository before all of it is there, compared and measured; a model that fails is
+not published. Every stage's outcome is kept beside the repository until then, so a rerun goes on
+where the last one ended.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from atelier.catalog import ModelCard
-from exporters import card
-from exporters.checkpoint import Checkpoint
-from exporters.measure import Cost, measure
-from exporters.offer import offer_for
-from exporters.parity import Figure, Parity, require
-from exporters.repository import model_path, publish, staging, version_of
-from exporters.to_onnx import export_onnx
+from exporters import card, making, repository
+from exporters.errors import ExportError
+from exporters.gate import Pictures
+from exporters.int8_gate import Int8Error
+from exporters.job import Job, Request, settle
+from exporters.making import Made
+from exporters.measure import Cost
+from exporters.pbtxt import CONFIG_FILE, render
+from exporters.progress import Show
+from exporters.spec import MODEL_FILE, MODEL_VERSION, Component, ExportSpec
+from exporters.stages import full_disk, is_full
+from exporters.to_onnx import OPSET
 
-Say = Callable[[str], object]
+_Folders = Mapping[str, tuple[Path, int]]
 
 
-def export_model(folder: Path, name: str, repository: Path, *, say: Say) -> None:
-    """Export a checkpoint into a repository.
-
-    Args:
-        folder: the checkpoint, in diffusers' format.
-        say: takes progress, one line at a time.
+def export_model(request: Request, show: Show) -> str:
+    """Export a checkpoint into a repository; returns the model's version.
 
     Raises:
-        OSError: a part of the checkpoint is missing.
-        ValueError: the checkpoint is of a kind that is not supported.
-        ParityError: the export is not the checkpoint; nothing was published.
+        ExportError: the checkpoint, an option, parity or the disk is in the way; nothing was
+            published, and what is done is kept for a rerun.
     """
-    checkpoint = Checkpoint.open(folder, name)
-    spec = checkpoint.spec
-    schedule = card.noise_schedule(checkpoint.schedule)
-    say(f"{folder}: {checkpoint.native_pixels} pixels, {spec.tokens} tokens of {spec.width}")
-    with staging(repository, spec) as built:
-        weights = _trace(checkpoint, built, say)
-        figures = _compare(checkpoint, built, say)
-        costs = _measure(checkpoint, built, say)
-        version = version_of(built, spec, schedule)
-        offer = offer_for(name, checkpoint.native_pixels)
-        multiple = checkpoint.latent_multiple * spec.downscale
+    try:
+        return _export(settle(request), show)
+    except (OSError, RuntimeError, Int8Error) as error:
+        if is_full(error):
+            raise ExportError(full_disk(error, request.repository)) from error
+        if isinstance(error, RuntimeError):
+            raise
+        raise ExportError(str(error)) from error
+
+
+def _export(job: Job, show: Show) -> str:
+    request = job.request
+    show.say(f"{request.folder}: {job.family.name}, {request.precision}, {request.engine}")
+    made = Made()
+    making.check_weights(job, made, show)
+    for component in job.spec.components:
+        making.trace(job, made, component, show)
+    if request.precision == "int8":
+        making.quantize(job, made, show)
+    pictures = making.compare_pictures(job, made, show)
+    parts = making.cut(job, made, show) if request.parts > 1 else {}
+    plans = making.plans(job, made, show) if request.engine != "onnxruntime" else {}
+    costs = making.costs(job, made, show)
+    version = _publish(job, made, pictures, parts, plans, costs, show)
+    job.stages.clear()
+    return version
+
+
+def _publish(
+    job: Job,
+    made: Made,
+    pictures: Pictures,
+    parts: _Folders,
+    plans: _Folders,
+    costs: Mapping[str, Mapping[str, Cost]],
+    show: Show,
+) -> str:
+    target = job.request.repository
+    target.mkdir(parents=True, exist_ok=True)
+    with (
+        show.stage(f"publish in {target}") as bar,
+        tempfile.TemporaryDirectory(prefix=".ready-", dir=job.stages.root) as name,
+    ):
+        built = Path(name)
+        for component in job.spec.components:
+            _assemble(job, made, built, component, plans.get(component.role))
+        for part, (source, _) in parts.items():
+            _copy_models(source, built / part / MODEL_VERSION)
+            config = render(repository.part_of(part, source / MODEL_FILE))
+            (built / part / CONFIG_FILE).write_text(config)
+        spec = repository.shared(built, target, job.spec)
+        borrowed = _rename(built, target, job.spec, spec)
+        files = _hashes(built, target, spec, parts)
+        version = repository.version_of(files, job.schedule)
         text = card.render(
-            spec,
-            version=version,
-            schedule=schedule,
-            offer=offer,
-            limits=offer.limits(checkpoint.native_pixels, multiple),
-            native_pixels=checkpoint.native_pixels,
-            weights=weights,
-            costs=costs,
-            figures=figures,
+            card.Facts(
+                spec=spec,
+                kind=job.family.kind,
+                family=job.family.name,
+                engine=job.request.engine,
+                version=version,
+                schedule=job.schedule,
+                samplers=job.samplers,
+                offer=job.offer,
+                limits=job.offer.limits(job.shapes, job.multiple * spec.downscale),
+                weights={c.name: made.weights[c.role] for c in spec.components},
+                parts={name: size for name, (_, size) in parts.items()},
+                costs=costs,
+                figures=made.figures,
+                pictures=pictures,
+                files=files,
+                second_ids=job.second_ids,
+                source=_source(job, made),
+                precision=_precision(job),
+            )
         )
         ModelCard.parse(text)  # a card that its readers refuse is a bug: fail before publishing
         (built / spec.card_file).write_text(text)
-        publish(built, repository, spec)
-    say(f"{repository}: {name} is there, version {version[:12]}")
-
-
-def _trace(checkpoint: Checkpoint, built: Path, say: Say) -> dict[str, int]:
-    """Write the three ONNX files; returns the bytes of their weights when loaded, by name."""
-    weights = {}
-    for graph, component in zip(checkpoint.halved(), checkpoint.spec.components, strict=True):
-        path = model_path(built, component)
-        weights[component.name] = export_onnx(
-            graph, component, path, latent_multiple=checkpoint.latent_multiple
+        repository.publish(built, target, spec.card_file)
+        bar.note = f"{job.request.name}, version {version[:12]}" + (
+            f"; shared: {', '.join(borrowed)}" if borrowed else ""
         )
-        size = sum(file.stat().st_size for file in path.parent.iterdir())
-        say(f"  {component.name}: {size / 1e6:.2f} MB of ONNX")
-    checkpoint.save_tokenizer((built / checkpoint.spec.tokenizer_file).parent)
-    return weights
+    return version
 
 
-def _compare(checkpoint: Checkpoint, built: Path, say: Say) -> list[Figure]:
-    parity = Parity(checkpoint, built)
-    figures = [*parity.components(), parity.pictures()]
-    for figure in figures:
-        say(f"  {figure.name}: cosine {figure.cosine:.7f}, max diff {figure.max_abs_diff:.2g}")
-    require(figures)
-    return figures
+def _assemble(
+    job: Job, made: Made, built: Path, component: Component, plan: tuple[Path, int] | None
+) -> None:
+    """One Triton model: its config, the file that is loaded, and the tokenizers with the text."""
+    folder = built / component.name
+    if plan:
+        shutil.copytree(plan[0], folder / MODEL_VERSION)
+    else:
+        _copy_models(made.onnx[component.role], folder / MODEL_VERSION)
+    profiles = plan[1] if plan else 1
+    (folder / CONFIG_FILE).write_text(render(component, job.request.engine, profiles))
+    if component.role == "text_encoder":
+        for name, place in zip(job.tokenizers, (folder, folder / "second"), strict=False):
+            job.checkpoint.save_tokenizer(name, place)
 
 
-def _measure(checkpoint: Checkpoint, built: Path, say: Say) -> list[Cost]:
-    side = checkpoint.native_pixels // checkpoint.spec.downscale
-    costs = []
-    for component in checkpoint.spec.components:
-        cost = measure(model_path(built, component), side)
-        runs = ", ".join(f"{rows}: {seconds * 1e3:.1f}" for rows, seconds in cost.seconds)
-        say(
-            f"  {component.name}: load {cost.load_seconds:.2f} s,"
-            f" {cost.bytes_per_row / 1e6:.2f} MB a row, ms by rows {runs}"
-        )
-        costs.append(cost)
-    return costs
+def _rename(built: Path, target: Path, own: ExportSpec, settled: ExportSpec) -> list[str]:
+    """Give components the names that they got; those of another model are not written."""
+    borrowed = []
+    for before, after in zip(own.components, settled.components, strict=True):
+        if before.name == after.name:
+            continue
+        if (target / after.name).is_dir():
+            shutil.rmtree(built / before.name)
+            borrowed.append(after.name)
+            continue
+        (built / before.name).rename(built / after.name)
+        config = built / after.name / CONFIG_FILE
+        config.write_text(config.read_text().replace(f'"{before.name}"', f'"{after.name}"'))
+    return borrowed
+
+
+def _hashes(built: Path, target: Path, spec: ExportSpec, parts: _Folders) -> dict[str, str]:
+    """SHA-256 of every file of the model, those of another model's components too."""
+    files: dict[str, str] = {}
+    for folder in (*(component.name for component in spec.components), *parts):
+        root = built if (built / folder).is_dir() else target
+        files |= repository.hashes(root, (folder,))
+    return files
+
+
+def _source(job: Job, made: Made) -> dict[str, Any]:
+    return {
+        "licence": job.checkpoint.licence,
+        "pipeline": str(job.checkpoint.index.get("_class_name", "")),
+        "opset": OPSET,
+        "tools": job.tools["tools"],
+        "checkpoint": made.digests,
+    }
+
+
+def _precision(job: Job) -> dict[str, Any]:
+    name = job.request.precision
+    kept = [rule.told for rule in job.family.kept]
+    return {"name": name, **({"kept_in_fp32": kept} if name == "fp16" else {})}
+
+
+def _copy_models(source: Path, target: Path) -> None:
+    """Model files of a stage, as hard links where the disk can: a copy may be gigabytes."""
+    target.mkdir(parents=True)
+    for path in sorted(source.glob(f"{MODEL_FILE}*")):
+        try:
+            (target / path.name).hardlink_to(path)
+        except OSError:
+            shutil.copy2(path, target / path.name)

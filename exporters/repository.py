@@ -1,128 +1,273 @@
-"""The Triton model repository on disk: version of a model, publishing it, checking it.
+"""The Triton model repository on disk: version of a model, publishing it, checking it, removing it.
 
 A model is built in a folder beside the repository and moved in when it is whole, its card last:
-neither Triton nor a catalogue ever sees half of one.
+neither Triton nor a catalogue ever sees half of one. A component that another model has already,
+byte for byte, is not written again: the card names that model's, and devices hold it once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from atelier.catalog import ModelCard, NoiseSchedule
 from exporters.card import spec_of
+from exporters.errors import ExportError
 from exporters.measure import open_session
-from exporters.pbtxt import CONFIG_FILE, render
-from exporters.spec import FREE, MODEL_FILE, MODEL_VERSION, Component, ExportSpec, Tensor
+from exporters.pbtxt import CONFIG_FILE, Engine, render
+from exporters.spec import (
+    FREE,
+    MODEL_FILE,
+    MODEL_VERSION,
+    PLAN_FILE,
+    Component,
+    ExportSpec,
+    Tensor,
+)
 
-_ONNX_TYPES = {"tensor(float)": "FP32", "tensor(int64)": "INT64", "tensor(uint8)": "UINT8"}
+_ONNX_TYPES = {
+    "tensor(float)": "FP32",
+    "tensor(float16)": "FP16",
+    "tensor(int64)": "INT64",
+    "tensor(uint8)": "UINT8",
+    "tensor(bool)": "BOOL",
+}
+_BLOCK_BYTES = 1 << 24
 
 
-def model_path(repository: Path, component: Component) -> Path:
-    """Where a component's ONNX file lies."""
-    return repository / component.name / MODEL_VERSION / MODEL_FILE
+def model_path(repository: Path, component: Component, engine: str = "onnxruntime") -> Path:
+    """Where a component's model file lies."""
+    file = MODEL_FILE if engine == "onnxruntime" else PLAN_FILE
+    return repository / component.name / MODEL_VERSION / file
 
 
-def version_of(repository: Path, spec: ExportSpec, schedule: Mapping[str, Any]) -> str:
-    """SHA-256 over every file of a model and its noise schedule: all that decides its pictures."""
-    whole = vars(NoiseSchedule(**schedule))  # what the table leaves out counts as it is read
-    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode())
-    for component in spec.components:
-        for path in sorted((repository / component.name).rglob("*")):
+def hashes(repository: Path, folders: tuple[str, ...]) -> dict[str, str]:
+    """SHA-256 of every file of some Triton models, by path in the repository."""
+    found = {}
+    for folder in folders:
+        for path in sorted((repository / folder).rglob("*")):
             if path.is_file():
-                content = path.read_bytes()
-                name = path.relative_to(repository).as_posix()
-                digest.update(f"\0{name}\0{len(content)}\0".encode())
-                digest.update(content)
+                found[path.relative_to(repository).as_posix()] = _sha256(path)
+    return found
+
+
+def version_of(files: Mapping[str, str], schedule: Mapping[str, Any]) -> str:
+    """SHA-256 over every file's hash and the noise schedule: all that decides the pictures."""
+    whole = vars(NoiseSchedule(**schedule))  # what the table leaves out counts as it is read
+    text = json.dumps([whole, sorted(files.items())], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
     return digest.hexdigest()
 
 
-@contextmanager
-def staging(repository: Path, spec: ExportSpec) -> Iterator[Path]:
-    """A folder to build a model in, on the repository's disk; gone afterwards.
+def cards(repository: Path) -> dict[Path, ModelCard]:
+    """Every card that can be read; a broken one is `problems`' to tell."""
+    found = {}
+    for path in sorted(repository.glob("*.toml")):
+        try:
+            found[path] = ModelCard.parse(path.read_text())
+        except ValueError:
+            continue
+    return found
 
-    It holds the components' version folders and their config.pbtxt already.
+
+def folders_of(card: ModelCard) -> tuple[str, ...]:
+    """The Triton models that a card names."""
+    return (*card.components.triton_models, *card.parts)
+
+
+def shared(built: Path, repository: Path, spec: ExportSpec) -> ExportSpec:
+    """The spec with the names of components that another model in the repository has already.
+
+    Also, a component whose own name is used by another model for something else gets a new name.
+    """
+    others = [card for card in cards(repository).values() if card.name != spec.name]
+    used = {name for card in others for name in folders_of(card)}
+    names = dict(spec.names)
+    for component in spec.components:
+        content = _content(built, component.name)
+        same = [name for name in sorted(used) if _content(repository, name) == content]
+        if same:
+            names[component.role] = same[0]
+        elif component.name in used:
+            digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+            names[component.role] = f"{component.name}_{digest[:8]}"
+    return replace(spec, names=names)
+
+
+def _content(root: Path, folder: str) -> list[tuple[str, str]]:
+    """What a Triton model is, whatever its name: its files' hashes, its config without the name."""
+    config = root / folder / CONFIG_FILE
+    if not config.is_file():
+        return []
+    text = config.read_text().replace(f'"{folder}"', '""')
+    files = hashes(root, (folder,))
+    own = [(path.removeprefix(folder), digest) for path, digest in files.items()]
+    return [
+        ("config", text),
+        *((path, digest) for path, digest in own if path != f"/{CONFIG_FILE}"),
+    ]
+
+
+def publish(built: Path, repository: Path, card_file: str) -> None:
+    """Move a whole model from `built` into the repository, in place of an older one.
+
+    Every folder of `built` is moved, then its card. Whatever the older model had and this has not
+    goes, unless another model names it.
     """
     repository.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=repository.resolve().parent) as name:
-        folder = Path(name)
-        for component in spec.components:
-            model_path(folder, component).parent.mkdir(parents=True)
-            (folder / component.name / CONFIG_FILE).write_text(render(component))
-        yield folder
-
-
-def publish(built: Path, repository: Path, spec: ExportSpec) -> None:
-    """Move a whole model from `built` into the repository, in place of an older one."""
-    card = repository / spec.card_file
+    card = repository / card_file
+    old = ModelCard.parse(card.read_text()) if card.is_file() else None
+    new = ModelCard.parse((built / card_file).read_text())
     card.unlink(missing_ok=True)
-    for component in spec.components:
-        target = repository / component.name
+    aside = built / ".old"
+    aside.mkdir(exist_ok=True)
+    for folder in sorted(path for path in built.iterdir() if path.is_dir()):
+        if folder == aside:
+            continue
+        target = repository / folder.name
         if target.exists():
-            shutil.move(target, built / f"{component.name}.old")
-        (built / component.name).rename(target)
-    (built / spec.card_file).rename(card)
+            target.rename(aside / folder.name)
+        folder.rename(target)
+    (built / card_file).rename(card)
+    if old:
+        _drop(repository, set(folders_of(old)) - set(folders_of(new)))
+    shutil.rmtree(aside, ignore_errors=True)
+    _flush(repository)
 
 
-def problems(repository: Path) -> list[str]:
-    """What is wrong with the repository: generated files that differ, models that do not fit."""
-    found = []
-    claimed = set()
-    cards = sorted(repository.glob("*.toml"))
-    if not cards:
+def remove(repository: Path, name: str) -> list[str]:
+    """Remove a model: its card first, then the Triton models that no other card names.
+
+    Returns:
+        the folders removed.
+
+    Raises:
+        ExportError: there is no such model.
+    """
+    for path, card in cards(repository).items():
+        if card.name == name:
+            path.unlink()
+            return _drop(repository, set(folders_of(card)))
+    known = ", ".join(card.name for card in cards(repository).values()) or "none"
+    raise ExportError(f"{repository}: no model {name}; there are: {known}")
+
+
+def _drop(repository: Path, folders: set[str]) -> list[str]:
+    used = {name for card in cards(repository).values() for name in folders_of(card)}
+    gone = sorted(folders - used)
+    for name in gone:
+        shutil.rmtree(repository / name, ignore_errors=True)
+    return gone
+
+
+def _flush(folder: Path) -> None:
+    """The renames are on the disk before anybody is told."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def problems(repository: Path, name: str = "") -> list[str]:
+    """What is wrong with the repository, or with one model of it: files that are missing or differ
+    from their hashes, configs that differ from what they are generated from, signatures."""
+    found: list[str] = []
+    claimed: set[str] = set()
+    paths = sorted(repository.glob("*.toml"))
+    if not paths:
         found.append(f"{repository}: no model cards (*.toml)")
-    for path in cards:
+    for path in paths:
         try:
             card = ModelCard.parse(path.read_text())
         except ValueError as error:
             found.append(f"{path}: {error}")
             continue
-        claimed |= set(card.components.triton_models)
-        found += [f"{path.name}: {problem}" for problem in _model_problems(repository, card)]
-    for folder in sorted(repository.glob("*__*")):
-        if folder.name not in claimed:
-            found.append(f"{folder.name}: belongs to no card")
+        claimed |= set(folders_of(card))
+        if name in ("", card.name):
+            found += [
+                f"{path.name}: {problem}" for problem in _model_problems(repository, path, card)
+            ]
+    if not name:
+        for folder in sorted(repository.glob("*__*")):
+            if folder.name not in claimed:
+                found.append(f"{folder.name}: belongs to no card")
     return found
 
 
-def _model_problems(repository: Path, card: ModelCard) -> Iterator[str]:
-    spec = spec_of(card)
-    names = tuple(component.name for component in spec.components)
-    if card.components.triton_models != names:
-        yield f"components are {card.components.triton_models}, not {names}"
-        return
-    if not (repository / card.components.tokenizer).is_file():
-        yield f"no {card.components.tokenizer}"
-    for component in spec.components:
-        config = repository / component.name / CONFIG_FILE
-        if not config.is_file() or config.read_text() != render(component):
-            yield f"{component.name}/{CONFIG_FILE} is not what the export spec says"
-        if not model_path(repository, component).is_file():
-            yield f"no {component.name}/{MODEL_VERSION}/{MODEL_FILE}"
-        else:
-            yield from _signature_problems(repository, component)
-    schedule = vars(card.schedule)
-    if card.version != version_of(repository, spec, schedule):
+def _model_problems(repository: Path, path: Path, card: ModelCard) -> Iterator[str]:
+    said = tomllib.loads(path.read_text()).get("files", {})
+    there = hashes(repository, folders_of(card))
+    for file in sorted(said.keys() | there.keys()):
+        if file not in there:
+            yield f"{file} is missing"
+        elif file not in said:
+            yield f"{file} is not in the card"
+        elif said[file] != there[file]:
+            yield f"{file} is not what was exported"
+    if card.version != version_of(said, vars(card.schedule)):
         yield "version is not the hash of the files: export again"
+    for component in spec_of(card).components:
+        config = repository / component.name / CONFIG_FILE
+        model = model_path(repository, component, card.engine)
+        if not config.is_file() or not _is_config(
+            config.read_text(), component, cast(Engine, card.engine)
+        ):
+            yield f"{component.name}/{CONFIG_FILE} is not what the export spec says"
+        if card.engine == "onnxruntime" and model.is_file():
+            yield from _signature_problems(repository, component)
+    for part in card.parts:
+        folder = repository / part
+        model = folder / MODEL_VERSION / MODEL_FILE
+        if model.is_file() and (folder / CONFIG_FILE).read_text() != render(part_of(part, model)):
+            yield f"{part}/{CONFIG_FILE} is not what its graph says"
+
+
+def _is_config(text: str, component: Component, engine: Engine) -> bool:
+    """Whether a config is the component's; of a plan it may have any number of profiles."""
+    counts = range(1, 9) if engine == "tensorrt" else (1,)
+    return any(text == render(component, engine, count) for count in counts)
 
 
 def _signature_problems(repository: Path, component: Component) -> Iterator[str]:
-    session = open_session(model_path(repository, component))
+    try:
+        session = open_session(model_path(repository, component))
+    except Exception as error:  # ONNX Runtime's own kinds, one for each way to fail
+        yield f"{component.name}/{MODEL_FILE} does not load: {str(error)[:200]}"
+        return
     for side, tensors, nodes in (
         ("inputs", component.inputs, session.get_inputs()),
         ("outputs", component.outputs, session.get_outputs()),
     ):
-        there = tuple(_tensor(node) for node in nodes)
+        there = tuple(tensor_of(node, batched=True) for node in nodes)
         if there != tensors:
             yield f"{component.name}/{MODEL_FILE}: {side} are {there}, not {tensors}"
 
 
-def _tensor(node: Any) -> Tensor:
-    dims = tuple(n if isinstance(n, int) else FREE for n in node.shape[1:])
+def tensor_of(node: Any, *, batched: bool) -> Tensor:
+    """A tensor of an ONNX Runtime session; `batched` leaves out its first axis."""
+    dims = tuple(n if isinstance(n, int) else FREE for n in node.shape[1 if batched else 0 :])
     return Tensor(node.name, _ONNX_TYPES.get(node.type, node.type), dims)
+
+
+def part_of(name: str, model: Path) -> Component:
+    """A part of a split denoiser, as its graph says. Rows are an axis like any other: inside of
+    the denoiser there are two for each that it is given."""
+    session = open_session(model)
+    inputs = tuple(tensor_of(node, batched=False) for node in session.get_inputs())
+    outputs = tuple(tensor_of(node, batched=False) for node in session.get_outputs())
+    return Component(name, inputs, outputs, max_batch_size=0, role="part")

@@ -7,14 +7,17 @@ the repository (verify).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-DataType = Literal["FP32", "INT64", "UINT8"]
+DataType = Literal["FP32", "FP16", "INT64", "UINT8", "BOOL"]
+Masking = Literal["", "blend", "concat"]
 
 FREE = -1  # an axis whose length the request chooses
 COEFFICIENTS = 6  # s, p, q, a, b, c of one sampler step: see step_graph.DenoiserStep
 MODEL_FILE = "model.onnx"
+PLAN_FILE = "model.plan"
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 MODEL_VERSION = "1"  # the one version folder of a Triton model; a new export replaces it
@@ -31,12 +34,18 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Component:
-    """One Triton model: one graph, rows in, rows out."""
+    """One Triton model: one graph, rows in, rows out.
+
+    Attributes:
+        name: Triton's.
+        role: text_encoder, denoiser, vae_decoder or vae_encoder.
+    """
 
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     max_batch_size: int
+    role: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,10 +54,18 @@ class ExportSpec:
 
     Attributes:
         name: as users say it, such as tiny-image.
-        tokens: length of a tokenized prompt.
-        width: length of one token's embedding.
+        tokens: rows of a prompt's embedding; some families append one for the pooled vector.
+        width: length of one such row.
         channels: channels of the latents.
         downscale: pixels to one latent, along each side.
+        ids: length of a tokenized prompt, of all its tokenizers; 0 where it is `tokens`.
+        frames: length of the latents' own axis of time; 0 where they have none.
+        output_frames: pictures that one row is decoded to; 0 where it is a single picture.
+        encodes: there is a VAE encoder, so pictures can be the start.
+        masking: how the step takes a mask. "blend": where the mask is 0 the next latents are
+            `known`, which the agent noises to that level. "concat": the denoiser was trained to
+            see the mask and, in `known`, the latents of the picture with the masked part grey.
+        names: Triton's names of components that are another model's, by role.
     """
 
     name: str
@@ -57,15 +74,26 @@ class ExportSpec:
     channels: int
     downscale: int
     max_batch_size: int = 16
+    ids: int = 0
+    frames: int = 0
+    output_frames: int = 0
+    encodes: bool = False
+    masking: Masking = ""
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def triton_name(self, role: str) -> str:
         """Triton's name of a component: no hyphens, so that it is also an identifier."""
-        return f"{self.name.replace('-', '_')}__{role}"
+        return self.names.get(role) or f"{self.stem}__{role}"
+
+    @property
+    def stem(self) -> str:
+        """What the names of the model's own files begin with."""
+        return self.name.replace("-", "_").replace(".", "_")
 
     @property
     def card_file(self) -> str:
         """The card's file name in the repository."""
-        return f"{self.name.replace('-', '_')}.toml"
+        return f"{self.stem}.toml"
 
     @property
     def tokenizer_file(self) -> str:
@@ -73,16 +101,24 @@ class ExportSpec:
         return f"{self.text_encoder.name}/{TOKENIZER_FILE}"
 
     @property
+    def latent_dims(self) -> tuple[int, ...]:
+        return (self.channels, *((self.frames,) if self.frames else ()), FREE, FREE)
+
+    @property
     def text_encoder(self) -> Component:
         return self._component(
             "text_encoder",
-            inputs=(Tensor("input_ids", "INT64", (self.tokens,)),),
+            inputs=(Tensor("input_ids", "INT64", (self.ids or self.tokens,)),),
             outputs=(Tensor("text_embeddings", "FP32", (self.tokens, self.width)),),
         )
 
     @property
     def denoiser(self) -> Component:
-        latents = (self.channels, FREE, FREE)
+        latents = self.latent_dims
+        mask = (
+            Tensor("mask", "FP32", (1, *latents[1:])),  # 1 where something new is wanted
+            Tensor("known", "FP32", latents),
+        )
         return self._component(
             "denoiser",
             inputs=(
@@ -93,6 +129,7 @@ class ExportSpec:
                 Tensor("text_embeddings", "FP32", (2, self.tokens, self.width)),
                 Tensor("guidance", "FP32", (1,)),
                 Tensor("coefficients", "FP32", (COEFFICIENTS,)),
+                *(mask if self.masking else ()),
             ),
             outputs=(
                 Tensor("next_latents", "FP32", latents),
@@ -104,16 +141,29 @@ class ExportSpec:
     def vae_decoder(self) -> Component:
         return self._component(
             "vae_decoder",
-            inputs=(Tensor("latents", "FP32", (self.channels, FREE, FREE)),),
-            outputs=(Tensor("images", "UINT8", (FREE, FREE, 3)),),
+            inputs=(Tensor("latents", "FP32", self.latent_dims),),
+            outputs=(Tensor("images", "UINT8", self._pixel_dims),),
+        )
+
+    @property
+    def vae_encoder(self) -> Component:
+        return self._component(
+            "vae_encoder",
+            inputs=(Tensor("images", "UINT8", self._pixel_dims),),
+            outputs=(Tensor("latents", "FP32", self.latent_dims),),
         )
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """In the order in which a generation needs them."""
-        return (self.text_encoder, self.denoiser, self.vae_decoder)
+        """In the order in which a generation needs them; the encoder, where there is one, last."""
+        always = (self.text_encoder, self.denoiser, self.vae_decoder)
+        return (*always, self.vae_encoder) if self.encodes else always
+
+    @property
+    def _pixel_dims(self) -> tuple[int, ...]:
+        return (*((self.output_frames,) if self.output_frames else ()), FREE, FREE, 3)
 
     def _component(
         self, role: str, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]
     ) -> Component:
-        return Component(self.triton_name(role), inputs, outputs, self.max_batch_size)
+        return Component(self.triton_name(role), inputs, outputs, self.max_batch_size, role)

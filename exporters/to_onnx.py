@@ -1,18 +1,15 @@
-"""torch module -> ONNX file, with weights stored in half precision and computed in single.
+"""torch module -> ONNX file, opset 18, with free rows and sides.
 
-A weight that a half holds exactly is stored as FP16 followed by a Cast to FP32. ONNX Runtime folds
-the Cast when it loads the file (constant folding, on at every optimisation level), so arithmetic
-and speed are those of plain FP32 and the file has half the size. Whatever a half does not hold
-exactly (tables of frequencies, masks with the least float) stays as it is: the rewriting itself
-loses nothing, only rounding the weights beforehand does (Checkpoint.halved), and parity measures
-that against the checkpoint as it was.
-
-Refused: exporting the module in half. Then arithmetic is half too, which CPUs emulate slowly, and
-the update of the sampler, which adds small steps to large latents, loses digits for nothing.
+An FP32 weight that a half holds exactly is stored as FP16 followed by a Cast to FP32. ONNX Runtime
+folds the Cast when it loads the file (constant folding, on at every optimisation level), so
+arithmetic and speed are those of plain FP32, and the file of a checkpoint that was saved in halves
+has half the size. Whatever a half does not hold exactly stays as it is: nothing is lost. A graph in
+FP16 (precision.py) comes as one, its weights and its arithmetic.
 """
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +17,7 @@ import onnx_ir as ir
 import torch
 from torch.export import Dim
 
+from exporters.errors import ExportError
 from exporters.spec import FREE, Component, Tensor
 
 OPSET = 18  # the newest that TensorRT and ONNX Runtime of these years both read whole
@@ -29,37 +27,61 @@ MAX_EMBEDDED_BYTES = 1 << 30  # a protobuf message ends at 2 GiB; weights above 
 # Rows and sides of the example inputs: all different from one another and from every fixed
 # length, so that the tracer cannot take one for another.
 _EXAMPLE_ROWS, _EXAMPLE_HEIGHT, _EXAMPLE_WIDTH = 3, 4, 6  # sides in multiples of latent_multiple
+_MOST_ROWS, _MOST_UNITS = 64, 256  # what the tracer may assume of rows and of a side
 
 
 def export_onnx(
-    module: torch.nn.Module, component: Component, path: Path, *, latent_multiple: int
+    module: torch.nn.Module,
+    component: Component,
+    path: Path,
+    *,
+    latent_multiple: int,
+    downscale: int = 1,
 ) -> int:
     """Write `module` to `path`.
 
     Args:
         module: takes component.inputs in their order and returns component.outputs in theirs.
-        latent_multiple: the sides of spatial inputs are multiples of it.
+        latent_multiple: the sides of latents are multiples of it.
+        downscale: pixels to one latent; the sides of uint8 inputs are so much larger.
 
     Returns:
-        bytes of the weights as they are once loaded, in FP32.
+        bytes of the weights as they are once loaded.
+
+    Raises:
+        ExportError: torch cannot trace the module.
     """
-    program = torch.onnx.export(
-        module,
-        tuple(_example(tensor, latent_multiple) for tensor in component.inputs),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=[tensor.name for tensor in component.inputs],
-        output_names=[tensor.name for tensor in component.outputs],
-        dynamic_shapes=_dynamic_shapes(component, latent_multiple),
-        verbose=False,
-    )
-    model = program.model
+    model = _traced(module, component, latent_multiple, downscale)
     loaded_bytes = _weight_bytes(model)
     store_in_half(model)
     strip_metadata(model)
     beside = f"{path.name}.data" if _weight_bytes(model) > MAX_EMBEDDED_BYTES else None
     ir.save(model, path, external_data=beside)
     return loaded_bytes
+
+
+def _traced(
+    module: torch.nn.Module, component: Component, latent_multiple: int, downscale: int
+) -> ir.Model:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer's, and of constants that it folds
+            program = torch.onnx.export(
+                module,
+                tuple(_example(tensor, latent_multiple, downscale) for tensor in component.inputs),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[tensor.name for tensor in component.inputs],
+                output_names=[tensor.name for tensor in component.outputs],
+                dynamic_shapes=_dynamic_shapes(component, latent_multiple, downscale),
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        why = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise ExportError(
+            f"{component.role}: torch {torch.__version__} cannot trace it: {why}"
+        ) from error
+    return program.model
 
 
 def _weight_bytes(model: ir.Model) -> int:
@@ -117,20 +139,24 @@ def strip_metadata(model: ir.Model) -> None:
         value.doc_string = None
 
 
-def _example(tensor: Tensor, latent_multiple: int) -> torch.Tensor:
+_TYPES = {"FP32": torch.float32, "INT64": torch.int64, "UINT8": torch.uint8}
+
+
+def _example(tensor: Tensor, latent_multiple: int, downscale: int) -> torch.Tensor:
+    unit = latent_multiple * (downscale if tensor.dtype == "UINT8" else 1)
     sides = iter((_EXAMPLE_HEIGHT, _EXAMPLE_WIDTH))
-    dims = [next(sides) * latent_multiple if n == FREE else n for n in tensor.dims]
-    if tensor.dtype == "INT64":
-        return torch.zeros(_EXAMPLE_ROWS, *dims, dtype=torch.int64)
-    return torch.zeros(_EXAMPLE_ROWS, *dims)
+    dims = [next(sides) * unit if n == FREE else n for n in tensor.dims]
+    return torch.zeros(_EXAMPLE_ROWS, *dims, dtype=_TYPES[tensor.dtype])
 
 
-def _dynamic_shapes(component: Component, latent_multiple: int) -> tuple[dict[int, Dim], ...]:
-    rows = Dim("rows", min=1, max=component.max_batch_size)
-    sides = [latent_multiple * Dim(name, min=1, max=1024) for name in ("h", "w")]
+def _dynamic_shapes(
+    component: Component, latent_multiple: int, downscale: int
+) -> tuple[dict[int, Dim], ...]:
+    rows = Dim("rows", min=1, max=_MOST_ROWS)
     shapes = []
     for tensor in component.inputs:
-        free = iter(sides)
+        unit = latent_multiple * (downscale if tensor.dtype == "UINT8" else 1)
+        free = iter([unit * Dim(name, min=1, max=_MOST_UNITS) for name in ("h", "w")])
         axes = {0: rows}
         axes |= {i: next(free) for i, n in enumerate(tensor.dims, start=1) if n == FREE}
         shapes.append(axes)

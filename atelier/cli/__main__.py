@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from atelier.cli import doctor as doctor_
-from atelier.cli import operators, simulation
+from atelier.cli import exporting, operators, simulation
 from atelier.cli import ps as ps_
 from atelier.cli.generate import Wish
 from atelier.cli.generate import generate as generate_
@@ -111,6 +111,7 @@ def parse_size(size: str | None) -> tuple[int | None, int | None]:
 
 operators.add_to(app)
 simulation.add_to(app)
+exporting.add_to(app)
 
 
 def main() -> None:

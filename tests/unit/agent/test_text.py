@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.text import PromptTokenizer
+from agent.text import PromptIds, PromptTokenizer
+from atelier.catalog import Components, TextFormat
+from tests.support.cards import toy_card
 
 ROOT = Path(__file__).parents[3]
 CHECKPOINTS = sorted(ROOT.glob("checkpoints/*/tokenizer"))
@@ -68,3 +70,27 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match="not a tokenizer"):
         PromptTokenizer(tmp_path / "tokenizer.json", 4)
+
+
+def test_ids_of_two_tokenizers_lie_one_behind_the_other(tmp_path: Path) -> None:
+    """CLIP's with bos and eos, and T5's, which knows no bos."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    write(tmp_path, None)
+    (tmp_path / "second").mkdir()
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("▁red", -1.0), ("▁circle", -1.0)]
+    second = Tokenizer(models.Unigram(pieces, unk_id=2))
+    second.pre_tokenizer = pre_tokenizers.Metaspace()
+    second.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    second.save(str(tmp_path / "second" / "tokenizer.json"))
+    (tmp_path / "second" / "tokenizer_config.json").write_text('{"pad_token": "<pad>"}')
+    card = toy_card(
+        components=Components(
+            "t", "d", "v", "tokenizer.json", second_tokenizer="second/tokenizer.json"
+        ),
+        text=TextFormat(tokens=12, width=64, ids=4, second_ids=5),
+    )
+
+    ids = PromptIds(tmp_path, card).encode("red circle", "red red red red red red")
+
+    assert ids.tolist() == [[0, 3, 4, 1, 3, 4, 1, 0, 0], [0, 3, 3, 1, 3, 3, 3, 3, 1]]

@@ -1,19 +1,20 @@
-"""The card as its readers read it, and what verify finds in a repository."""
+"""The card as its readers read it."""
 
-from dataclasses import dataclass
-from pathlib import Path
+import tomllib
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from atelier.catalog import ModelCard
+from atelier.catalog import SAMPLERS, ModelCard
 from exporters import card
+from exporters.errors import CheckpointError
+from exporters.gate import Figure, Pictures, Threshold
 from exporters.measure import Cost
-from exporters.offer import offer_for
-from exporters.pbtxt import CONFIG_FILE
-from exporters.repository import problems, publish, staging, version_of
-from exporters.spec import MODEL_FILE, MODEL_VERSION, ExportSpec
+from exporters.offer import KNOWN
+from exporters.spec import ExportSpec
 
-SPEC = ExportSpec("tiny-image", tokens=32, width=64, channels=4, downscale=4)
+SPEC = ExportSpec("tiny-image", tokens=32, width=64, channels=4, downscale=4, encodes=True)
 SCHEDULER_CONFIG = {
     "_class_name": "DDIMScheduler",
     "num_train_timesteps": 1000,
@@ -27,58 +28,102 @@ SCHEDULER_CONFIG = {
     "steps_offset": 0,
     "trained_betas": None,
 }
-COSTS = [
-    Cost(0.1, 1_000, ((1, 0.0001), (16, 0.001))),
-    Cost(0.2, 20_000, ((1, 0.0061234), (16, 0.08))),
-    Cost(0.3, 3_000, ((1, 0.003), (16, 0.05))),
-]
+COSTS = {
+    "text_encoder": Cost(0.1, 400_000, 1_000, ((1, 0.0001), (16, 0.001))),
+    "denoiser": Cost(0.2, 12_000_000, 20_000, ((1, 0.0061234), (16, 0.08))),
+    "vae_decoder": Cost(0.3, 3_000_000, 3_000, ((1, 0.003), (16, 0.05))),
+    "vae_encoder": Cost(0.1, 1_000_000, 1_000, ((1, 0.001), (16, 0.02))),
+}
+WEIGHTS = {
+    "tiny_image__text_encoder": 300_000,
+    "tiny_image__denoiser": 10_900_000,
+    "tiny_image__vae_decoder": 2_700_000,
+    "tiny_image__vae_encoder": 900_000,
+}
+FACTS = card.Facts(
+    spec=SPEC,
+    kind="image",
+    family="sd",
+    engine="onnxruntime",
+    version="v",
+    schedule=card.noise_schedule(SCHEDULER_CONFIG),
+    samplers=["ddim", "euler"],
+    offer=KNOWN["tiny-image"],
+    limits=KNOWN["tiny-image"].limits([(64, 64)], 16),
+    weights=WEIGHTS,
+    costs={"64x64": COSTS},
+    figures=[Figure("tiny_image__denoiser.denoised", 0.99999999, 3.2e-6, Threshold(0.9, 1))],
+    pictures=Pictures(51.234, 2.0, 40.0, "64x64, 20 steps"),
+    files={"tiny_image__denoiser/1/model.onnx": "0123"},
+    source={"licence": "apache-2.0", "tools": {"torch": "2.13.0"}},
+    precision={"name": "fp16", "kept_in_fp32": ['LayerNorm: "sums"']},
+)
 
 
-@dataclass
-class Figure:
-    name: str
-    cosine: float
-    max_abs_diff: float
-
-
-def text_of_card(version: str = "v") -> str:
-    offer = offer_for("tiny-image", 64)
-    return card.render(
-        SPEC,
-        version=version,
-        schedule=card.noise_schedule(SCHEDULER_CONFIG),
-        offer=offer,
-        limits=offer.limits(64, 16),
-        native_pixels=64,
-        weights={
-            "tiny_image__text_encoder": 300_000,
-            "tiny_image__denoiser": 10_900_000,
-            "tiny_image__vae_decoder": 2_700_000,
-        },
-        costs=COSTS,
-        figures=[Figure("tiny_image__denoiser.denoised", 0.99999999, 3.2e-6)],
-    )
+def read(**changes: Any) -> ModelCard:
+    return ModelCard.parse(card.render(replace(FACTS, **changes)))
 
 
 def test_readers_get_back_what_was_written():
-    read = ModelCard.parse(text_of_card())
+    made = read()
 
-    assert (read.name, read.kind, read.family) == ("tiny-image", "image", "sd")
-    assert read.components.denoiser == "tiny_image__denoiser"
-    assert read.components.tokenizer == "tiny_image__text_encoder/tokenizer.json"
-    assert read.schedule.prediction == "v_prediction"
-    assert read.schedule.zero_terminal_snr is True
-    assert read.samplers == (
-        "ddim", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras",
-    )  # fmt: skip
-    assert read.limits["width"].default == 64
-    assert read.limits["steps"].unit == "steps"
-    assert read.limits["guidance"].multiple_of == 0
-    assert read.presets["draft"].values == {"steps": 8}
-    assert card.spec_of(read) == SPEC
-    assert read.max_rows == SPEC.max_batch_size
-    assert read.weights["tiny_image__denoiser"] == 10_900_000
-    assert read.resident_bytes == sum(read.weights.values()) == 13_900_000
+    assert (made.name, made.kind, made.family) == ("tiny-image", "image", "sd")
+    assert made.components.denoiser == "tiny_image__denoiser"
+    assert made.components.vae_encoder == "tiny_image__vae_encoder"
+    assert made.components.tokenizer == "tiny_image__text_encoder/tokenizer.json"
+    assert made.schedule.prediction == "v_prediction"
+    assert made.schedule.zero_terminal_snr is True
+    assert made.samplers == ("ddim", "euler")
+    assert made.limits["width"].default == 64
+    assert made.limits["steps"].unit == "steps"
+    assert made.limits["guidance"].multiple_of == 0
+    assert made.presets["draft"].values == {"steps": 8}
+    assert card.spec_of(made) == SPEC
+    assert made.max_rows == SPEC.max_batch_size
+    assert dict(made.weights) == WEIGHTS
+    assert dict(made.parts) == {}
+
+
+def test_people_get_what_no_service_reads():
+    table = tomllib.loads(card.render(FACTS))
+
+    assert table["parity"]["pictures"]["psnr"] == 51.2
+    assert table["parity"]["tiny_image__denoiser.denoised"]["max_abs_diff"] == 3.2e-6
+    assert table["files"] == FACTS.files
+    assert table["source"]["tools"]["torch"] == "2.13.0"
+    assert table["precision"]["kept_in_fp32"] == ['LayerNorm: "sums"']
+    assert table["measured"]["vae_decoder_seconds"] == [[1, 0.003], [16, 0.05]]
+
+
+def test_resident_is_what_was_measured_and_at_least_the_weights():
+    assert read().resident_bytes == 16_400_000
+    heavy = WEIGHTS | {"tiny_image__denoiser": 20_000_000}
+    assert read(weights=heavy).resident_bytes == sum(heavy.values())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        replace(SPEC, ids=77, tokens=78, masking="blend"),
+        replace(SPEC, frames=3, output_frames=9, encodes=False),
+        replace(SPEC, output_frames=8, masking="concat"),
+        replace(SPEC, names={"vae_decoder": "other__vae_decoder"}),
+    ],
+    ids=["pooled", "clip", "stacked", "shared"],
+)
+def test_every_kind_of_spec_comes_back(spec: ExportSpec):
+    weights = {component.name: 1 for component in spec.components}
+    assert card.spec_of(read(spec=spec, weights=weights)) == spec
+
+
+def test_two_tokenizers_and_parts_are_told():
+    spec = replace(SPEC, ids=77 + 256, tokens=334)
+    made = read(spec=spec, second_ids=256, parts={"a_1of2": 5, "a_2of2": 6})
+
+    assert (made.text.first_ids, made.text.second_ids) == (77, 256)
+    assert made.components.second_tokenizer == "tiny_image__text_encoder/second/tokenizer.json"
+    assert card.spec_of(made) == spec
+    assert list(made.parts.items()) == [("a_1of2", 5), ("a_2of2", 6)]
 
 
 @pytest.mark.parametrize(
@@ -86,32 +131,32 @@ def test_readers_get_back_what_was_written():
     [
         ("[profiles.64x64]", "[not_profiles.64x64]", "profiles"),
         ("step_seconds = [[1, 0.00612], [16, 0.08]]", "step_seconds = []", "no measured profiles"),
-        ('samplers = ["ddim", "euler", ', 'samplers = ["ddim", "heun", ', "no such samplers: heun"),
+        ('["ddim", "euler"]', '["ddim", "heun"]', "no such samplers: heun"),
     ],
 )
 def test_readers_refuse_a_card_that_would_fail_later(old: str, new: str, why: str):
-    text = text_of_card()
+    text = card.render(FACTS)
     assert old in text
     with pytest.raises(ValueError, match=why):
         ModelCard.parse(text.replace(old, new))
 
 
 def test_profile_is_the_denoisers_steps_and_everybodys_memory():
-    profile = ModelCard.parse(text_of_card()).profile("64x64")
+    profile = read().profile("64x64")
 
-    assert profile.activation_bytes_per_row == 24_000
+    assert profile.activation_bytes_per_row == 25_000
     assert profile.batch_cap == 16
     assert profile.step_seconds == ((1, 0.00612), (16, 0.08))
 
 
 def test_defaults_and_presets_keep_to_the_limits():
-    read = ModelCard.parse(text_of_card())
+    made = read()
 
-    for limit in read.limits.values():
+    for limit in made.limits.values():
         assert limit.violation(limit.default, limit.field) is None
-    for preset in read.presets.values():
+    for preset in made.presets.values():
         for field, value in preset.values.items():
-            assert read.limits[field].violation(value, field) is None
+            assert made.limits[field].violation(value, field) is None
 
 
 @pytest.mark.parametrize(
@@ -120,95 +165,34 @@ def test_defaults_and_presets_keep_to_the_limits():
         ({"trained_betas": [0.1]}, "trained_betas"),
         ({"thresholding": True}, "thresholding"),
         ({"clip_sample": True}, "clip_sample"),
-        ({"prediction_type": "flow"}, "prediction 'flow'"),
+        ({"prediction_type": "score"}, "prediction 'score'"),
         ({"beta_schedule": "sigmoid"}, "beta_schedule 'sigmoid'"),
         ({"timestep_spacing": "karras"}, "timestep_spacing 'karras'"),
+        ({"beta_start": None}, "no beta_start: DDIMScheduler"),
     ],
 )
 def test_a_schedule_that_no_card_can_say_is_refused(changes: dict[str, object], name: str):
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(CheckpointError, match=name):
         card.noise_schedule(SCHEDULER_CONFIG | changes)
 
 
-def test_a_flow_match_schedule_is_refused_by_name():
-    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
-    with pytest.raises(ValueError, match="no beta_start: FlowMatchEulerDiscreteScheduler"):
-        card.noise_schedule(flow | {"shift": 3.0})
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0},
+        {"prediction_type": "flow_prediction", "flow_shift": 3.0, "beta_start": 0.1},
+    ],
+)
+def test_flow_matching_is_told_by_its_shift(config: dict[str, object]):
+    schedule = card.noise_schedule(config)
+
+    assert schedule == {"train_timesteps": 1000, "prediction": "flow", "shift": 3.0}
+    assert card.fitting(SAMPLERS, schedule) == ["flow_euler"]
+    assert read(schedule=schedule, samplers=["flow_euler"]).schedule.shift == 3.0
+    with pytest.raises(CheckpointError, match="use_dynamic_shifting"):
+        card.noise_schedule(config | {"use_dynamic_shifting": True})
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """A repository with one model, whose ONNX files are placeholders."""
-    repository = tmp_path / "triton_repo"
-    schedule = card.noise_schedule(SCHEDULER_CONFIG)
-    with staging(repository, SPEC) as built:
-        for component in SPEC.components:
-            (built / component.name / MODEL_VERSION / MODEL_FILE).write_bytes(b"onnx")
-        (built / SPEC.tokenizer_file).write_text("{}")
-        (built / SPEC.card_file).write_text(text_of_card(version_of(built, SPEC, schedule)))
-        publish(built, repository, SPEC)
-    return repository
-
-
-@pytest.fixture(autouse=True)
-def _no_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Placeholders have none; the committed repository's are checked by `make verify`."""
-    monkeypatch.setattr("exporters.repository._signature_problems", lambda *_: iter(()))
-
-
-def test_a_published_model_verifies_and_leaves_nothing_aside(repository: Path):
-    assert problems(repository) == []
-    assert [path.name for path in repository.parent.iterdir()] == ["triton_repo"]
-
-
-def test_publishing_again_replaces_the_whole_model(repository: Path):
-    stray = repository / "tiny_image__denoiser" / "1" / "model.onnx.data"
-    stray.write_bytes(b"of an older export")
-    schedule = card.noise_schedule(SCHEDULER_CONFIG)
-
-    with staging(repository, SPEC) as built:
-        for component in SPEC.components:
-            (built / component.name / MODEL_VERSION / MODEL_FILE).write_bytes(b"newer")
-        (built / SPEC.tokenizer_file).write_text("{}")
-        (built / SPEC.card_file).write_text(text_of_card(version_of(built, SPEC, schedule)))
-        publish(built, repository, SPEC)
-
-    assert not stray.exists()
-    assert problems(repository) == []
-
-
-def test_a_failed_build_leaves_the_older_model_alone(repository: Path):
-    with pytest.raises(RuntimeError), staging(repository, SPEC):
-        raise RuntimeError("parity")
-
-    assert problems(repository) == []
-    assert [path.name for path in repository.parent.iterdir()] == ["triton_repo"]
-
-
-def test_an_edited_config_is_found(repository: Path):
-    config = repository / "tiny_image__denoiser" / CONFIG_FILE
-    config.write_text(config.read_text().replace("max_batch_size: 16", "max_batch_size: 8"))
-
-    assert any("tiny_image__denoiser/config.pbtxt" in problem for problem in problems(repository))
-
-
-def test_changed_weights_are_found(repository: Path):
-    (repository / "tiny_image__vae_decoder" / MODEL_VERSION / MODEL_FILE).write_bytes(b"other")
-
-    assert problems(repository) == [
-        "tiny_image.toml: version is not the hash of the files: export again"
-    ]
-
-
-def test_a_model_without_a_card_is_found(repository: Path):
-    (repository / "lost__denoiser").mkdir()
-
-    assert problems(repository) == ["lost__denoiser: belongs to no card"]
-
-
-def test_the_schedule_counts_for_the_version(repository: Path):
-    schedule = card.noise_schedule(SCHEDULER_CONFIG)
-
-    assert version_of(repository, SPEC, schedule) != version_of(
-        repository, SPEC, schedule | {"prediction": "epsilon"}
-    )
+def test_a_model_that_predicts_noise_at_zero_snr_has_no_ddim():
+    schedule = card.noise_schedule(SCHEDULER_CONFIG | {"prediction_type": "epsilon"})
+    assert card.fitting(("ddim", "euler", "flow_euler"), schedule) == ["euler"]

@@ -1,5 +1,7 @@
 """The commands' answers when there is nothing to work on."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,5 +24,31 @@ def test_export_wants_a_checkpoint_and_publishes_nothing(tmp_path: Path):
     result = CliRunner().invoke(app, arguments)
 
     assert result.exit_code == 1
-    assert "no model_index.json" in result.output
+    assert "model_index.json: missing" in result.output
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--engine", "onyx"], "say one of onnx, tensorrt, tensorrt-rtx"),
+        (["--shapes", "512by512"], "say 512x768, or 512 for a square"),
+        (["--parts", "9"], "less than or equal to 8"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_at_once(words: list[str], why: str):
+    result = CliRunner().invoke(app, ["export", "x", "--name", "x", *words], env={"COLUMNS": "200"})
+
+    assert result.exit_code == 2
+    assert why in result.output
+
+
+def test_the_product_command_hands_its_words_on(tmp_path: Path):
+    command = [sys.executable, "-m", "atelier.cli", "models", "remove", "gone"]
+
+    result = subprocess.run(
+        [*command, "--repository", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+
+    assert result.returncode == 1
+    assert "no model gone; there are: none" in result.stdout

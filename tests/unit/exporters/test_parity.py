@@ -1,4 +1,4 @@
-"""When an export counts as the checkpoint, and DDIM's coefficients against diffusers."""
+"""When an export counts as the checkpoint, and diffusers' steps as the graph takes them."""
 
 import pytest
 
@@ -7,17 +7,15 @@ diffusers = pytest.importorskip("diffusers")
 
 import numpy as np  # noqa: E402
 
-from exporters.parity import FLOATS, ParityError, compare, ddim, reference_ddim, require  # noqa: E402
+from exporters.errors import ParityError  # noqa: E402
+from exporters.gate import EQUAL_PSNR, Threshold, compare, compare_pictures, require  # noqa: E402
+from exporters.parity import table  # noqa: E402
 
-SCHEDULE = {
-    "num_train_timesteps": 1000,
+FLOATS = Threshold(0.9999, 2e-2)
+DIFFUSION = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "prediction_type": "v_prediction",
-    "rescale_betas_zero_snr": True,
-    "set_alpha_to_one": True,
     "timestep_spacing": "trailing",
 }
 
@@ -41,7 +39,7 @@ def test_one_wrong_number_is_refused_by_name(wrong):
     with np.errstate(invalid="ignore"):
         figure = compare("toy.y", b, a, FLOATS)
 
-    with pytest.raises(ParityError, match=r"toy\.y"):
+    with pytest.raises(ParityError, match=r"toy\.y: cosine .* max abs diff .* \(at most 0\.02\)"):
         require([figure])
 
 
@@ -49,33 +47,58 @@ def test_another_shape_or_type_is_refused():
     with pytest.raises(ParityError, match="torch has"):
         compare("x", np.ones(3, np.float32), np.ones(4, np.float32), FLOATS)
     with pytest.raises(ParityError, match="torch has"):
-        compare("x", np.ones(3, np.float32), np.ones(3, np.uint8), FLOATS)
+        compare_pictures(np.ones((1, 3), np.uint8), np.ones((1, 3)), 40, "")
 
 
-@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
-@pytest.mark.parametrize("steps", [4, 20])
-def test_ddim_steps_as_diffusers_does(prediction: str, steps: int):
-    schedule = SCHEDULE | {
-        "prediction_type": prediction,
-        # epsilon says nothing at zero signal: diffusers divides by zero there
-        "rescale_betas_zero_snr": prediction == "v_prediction",
-    }
-    scheduler = diffusers.DDIMScheduler.from_config(schedule)
-    scheduler.set_timesteps(steps)
+def test_pictures_are_compared_in_decibels():
+    picture = np.full((1, 8, 8, 3), 100, np.uint8)
+    other = picture + np.uint8(10)
+
+    equal = compare_pictures(picture, picture, 40, "how")
+    figure = compare_pictures(other, picture, 40, "20 steps")
+
+    assert (equal.psnr, equal.holds) == (EQUAL_PSNR, True)
+    assert figure.psnr == pytest.approx(28.13, abs=0.01)  # 20*log10(255/10)
+    with pytest.raises(ParityError, match=r"pictures: PSNR 28\.1 dB \(at least 40\), 20 steps"):
+        require([equal, figure])
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        diffusers.DDIMScheduler(**DIFFUSION, clip_sample=False),
+        diffusers.DDIMScheduler(
+            **DIFFUSION,
+            clip_sample=False,
+            prediction_type="v_prediction",
+            rescale_betas_zero_snr=True,
+        ),
+        diffusers.EulerDiscreteScheduler(**DIFFUSION),
+        diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        diffusers.LCMScheduler(**DIFFUSION, clip_sample=False),
+    ],
+    ids=lambda scheduler: type(scheduler).__name__,
+)
+def test_a_step_asked_in_ones_is_the_step_of_any_latents(scheduler):
+    steps = list(table(scheduler, 4))
+    scheduler.set_timesteps(4)
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(1, 4, 8, 8, generator=rng)
-
-    for t, (timestep, (s, p, q, a, b, c)) in zip(
-        scheduler.timesteps, ddim(schedule, steps), strict=True
-    ):
+    for t, step in zip(scheduler.timesteps, steps, strict=True):
         m = torch.randn(1, 4, 8, 8, generator=rng)
-        after = scheduler.step(m, t, x).prev_sample
-        assert (timestep, s, c) == (float(t), 1.0, 0.0)
-        torch.testing.assert_close(a * x + b * (p * x + q * m), after, rtol=1e-4, atol=1e-4)
+        lcm = isinstance(scheduler, diffusers.LCMScheduler)
+        more = {"generator": torch.Generator().manual_seed(int(t))} if lcm else {}
+        if hasattr(scheduler, "scale_model_input"):
+            s = step.coefficients[0]
+            torch.testing.assert_close(s * x, scheduler.scale_model_input(x, t))
+        after = scheduler.step(m, t, x, return_dict=False, **more)[0]
+
+        _, p, q, a, b, c = step.coefficients
+        mine = a * x + b * (p * x + q * m)
+        if step.noise_scale:
+            noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(int(t)))
+            mine = mine + step.noise_scale * noise
+
+        assert (step.timestep, c) == (float(t), 0.0)
+        torch.testing.assert_close(mine, after, rtol=1e-3, atol=1e-3)
         x = after
-
-
-def test_the_reference_does_not_clip_where_nobody_says_so():
-    unsaid = {name: value for name, value in SCHEDULE.items() if name != "clip_sample"}
-
-    assert reference_ddim(unsaid).config.clip_sample is False

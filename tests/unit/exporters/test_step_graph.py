@@ -4,7 +4,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the export extra is not installed")
 
-from exporters.step_graph import DenoiserStep, TextEncoder, VaeDecoder  # noqa: E402
+from exporters.families.sd import TextEncoder, guidance_embedding  # noqa: E402
+from exporters.families.sdxl import padded_with  # noqa: E402
+from exporters.step_graph import DenoiserStep, LatentScale, VaeDecoder, VaeEncoder  # noqa: E402
 
 ROWS, CHANNELS, SIDE, TOKENS, WIDTH = 3, 4, 2, 5, 6
 
@@ -16,11 +18,9 @@ class ToyDenoiser(torch.nn.Module):
         super().__init__()
         self.rows: list[int] = []
 
-    def forward(self, sample, timestep, encoder_hidden_states, return_dict):
-        assert return_dict is False
+    def forward(self, sample, timestep, text, guidance):
         self.rows.append(len(sample))
-        text = encoder_hidden_states.mean(dim=(1, 2))
-        return (sample + (timestep + text)[:, None, None, None],)
+        return sample + (timestep + text.mean(dim=(1, 2)))[:, None, None, None]
 
 
 def inputs(rows: int = ROWS, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -98,8 +98,8 @@ def test_ddim_of_a_perfect_model_lands_on_the_picture():
     picture = torch.randn(1, CHANNELS, SIDE, SIDE)
 
     class Oracle(torch.nn.Module):
-        def forward(self, sample, timestep, encoder_hidden_states, return_dict):
-            return (-picture.expand_as(sample),)
+        def forward(self, sample, timestep, text, guidance):
+            return -picture.expand_as(sample)
 
     given = inputs(rows=1) | {"coefficients": torch.tensor([[1.0, 0, -1, 0, 1, 0]])}
 
@@ -129,8 +129,100 @@ def test_decoder_scales_clamps_and_rounds_to_bytes(value: float, level: int):
 
     latents = torch.full((2, CHANNELS, 3, 5), (value - 0.25) * 8)
 
-    pixels = VaeDecoder(Vae(), scaling_factor=8, shift_factor=0.25)(latents)
+    pixels = VaeDecoder(Vae(), LatentScale(8.0, 0.25, axes=2))(latents)
 
     assert pixels.shape == (2, 6, 10, 3)
     assert pixels.dtype == torch.uint8
     assert pixels.unique().tolist() == [level]
+
+
+def test_encoder_undoes_what_the_decoder_does():
+    class Vae(torch.nn.Module):
+        def encode(self, x, return_dict):
+            return (Posterior(x.repeat(1, 2, 1, 1)[:, :CHANNELS]),)
+
+    class Posterior:
+        def __init__(self, mean):
+            self.mean = mean
+
+        def mode(self):
+            return self.mean
+
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8)[:, None, None, None].expand(3, 4, 6, 3)
+
+    latents = VaeEncoder(Vae(), LatentScale(8.0, 0.25, axes=2))(images)
+
+    assert latents.shape == (3, CHANNELS, 4, 6)
+    expected = (torch.tensor([-1.0, -0.6, 1.0]) - 0.25) * 8
+    torch.testing.assert_close(latents[:, 0, 0, 0], expected)
+
+
+def test_latents_of_a_clip_are_scaled_by_channel():
+    scale = LatentScale([2.0, 4.0], [1.0, -1.0], axes=3)
+    latents = torch.randn(1, 2, 3, 4, 5)
+
+    torch.testing.assert_close(scale.inward(latents)[:, 1], (latents[:, 1] + 1) * 4)
+    torch.testing.assert_close(scale.outward(scale.inward(latents)), latents)
+
+
+def test_a_distilled_model_is_asked_once_and_hears_its_guidance():
+    class Asked(torch.nn.Module):
+        def forward(self, sample, timestep, text, guidance):
+            assert len(sample) == ROWS
+            return (
+                sample * guidance[:, None, None, None] + text.mean(dim=(1, 2))[:, None, None, None]
+            )
+
+    given = inputs() | {"coefficients": torch.tensor([[1.0, 0, 1, 0, 1, 0]] * ROWS)}
+
+    _, denoised = DenoiserStep(Asked(), guided=False)(**given)
+
+    text = given["text_embeddings"][:, 1].mean(dim=(1, 2))
+    expected = given["latents"] * given["guidance"][..., None, None] + text[:, None, None, None]
+    torch.testing.assert_close(denoised, expected)
+
+
+def test_guidance_is_embedded_as_diffusers_embeds_it():
+    diffusers = pytest.importorskip("diffusers")
+    guidance = torch.tensor([1.0, 4.5, 8.0])
+    embed = diffusers.LatentConsistencyModelPipeline.get_guidance_scale_embedding
+
+    expected = embed(None, guidance - 1, embedding_dim=32)
+
+    torch.testing.assert_close(guidance_embedding(guidance, 32), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_mask_keeps_what_is_known():
+    given = inputs()
+    known, mask = torch.full_like(given["latents"], 7.0), torch.zeros(ROWS, 1, SIDE, SIDE)
+    mask[:, :, 0, 0] = 1.0
+
+    free, _ = DenoiserStep(ToyDenoiser())(**given)
+    kept, _ = DenoiserStep(ToyDenoiser(), masking="blend")(**given, mask=mask, known=known)
+
+    torch.testing.assert_close(kept[:, :, 0, 0], free[:, :, 0, 0])
+    assert (kept[:, :, 1, 1] == 7.0).all()
+
+
+def test_a_model_that_takes_a_mask_sees_it_behind_the_latents():
+    class Nine(torch.nn.Module):
+        def forward(self, sample, timestep, text, guidance):
+            assert sample.shape[1] == 2 * CHANNELS + 1
+            return sample[:, CHANNELS : CHANNELS + 1].expand(-1, CHANNELS, -1, -1)
+
+    given = inputs() | {"coefficients": torch.tensor([[1.0, 0, 1, 0, 1, 0]] * ROWS)}
+    mask = torch.rand(ROWS, 1, SIDE, SIDE)
+
+    _, denoised = DenoiserStep(Nine(), masking="concat")(
+        **given, mask=mask, known=torch.zeros_like(given["latents"])
+    )
+
+    torch.testing.assert_close(denoised, mask.expand_as(denoised))
+
+
+def test_one_list_of_ids_is_padded_in_two_ways():
+    ids = torch.tensor([[5, 1, 2, 9, 9, 9], [5, 9, 9, 9, 9, 9], [5, 1, 2, 3, 4, 9]])
+
+    other = padded_with(ids, eos=9, pad=0)
+
+    assert other.tolist() == [[5, 1, 2, 9, 0, 0], [5, 9, 0, 0, 0, 0], [5, 1, 2, 3, 4, 9]]

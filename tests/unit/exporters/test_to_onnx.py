@@ -7,7 +7,7 @@ onnx = pytest.importorskip("onnx")
 
 import numpy as np  # noqa: E402
 
-from exporters.measure import measure, open_session  # noqa: E402
+from exporters.measure import Shape, measure, open_session  # noqa: E402
 from exporters.spec import FREE, Component, Tensor  # noqa: E402
 from exporters.to_onnx import export_onnx  # noqa: E402
 
@@ -75,9 +75,10 @@ def test_nothing_in_the_file_tells_of_the_machine(exported):
 def test_costs_are_measured_in_a_process_of_their_own(exported):
     _, path, _ = exported
 
-    cost = measure(path, side=8, rows=(1, 4))
+    cost = measure(path, Shape(8, 6, downscale=4), rows=(1, 4))
 
     assert [rows for rows, _ in cost.seconds] == [1, 4]
     assert all(seconds > 0 for _, seconds in cost.seconds)
     assert cost.load_seconds > 0
     assert cost.bytes_per_row >= 0
+    assert cost.resident_bytes > 0

@@ -1,0 +1,85 @@
+"""Measures a published model on this machine and writes what it cost into its card."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from atelier.catalog import ModelCard
+from exporters.card import header, measurements, resident_bytes, spec_of
+from exporters.errors import ExportError
+from exporters.measure import ROWS, THREADS, Cost, Shape, in_words, measure
+from exporters.progress import Show
+from exporters.repository import cards, model_path
+from exporters.toml import to_toml
+
+
+def find(repository: Path, name: str) -> tuple[Path, ModelCard]:
+    """A model's card and where it lies.
+
+    Raises:
+        ExportError: there is none of that name.
+    """
+    found = cards(repository)
+    for path, card in found.items():
+        if card.name == name:
+            return path, card
+    known = ", ".join(card.name for card in found.values()) or "none"
+    raise ExportError(f"{repository}: no model {name}; there are: {known}")
+
+
+def profile(
+    repository: Path, name: str, shapes: Sequence[tuple[int, int]], device: str, show: Show
+) -> None:
+    """Measure every component at every shape, and write the card again, whole or not at all.
+
+    Args:
+        shapes: widths and heights in pixels; none for those of the card.
+        device: what is measured, in words; the card repeats them.
+
+    Raises:
+        ExportError: there is no such model, or ONNX Runtime cannot run it.
+    """
+    path, card = find(repository, name)
+    if card.engine != "onnxruntime":
+        raise ExportError(
+            f"{name}: engine {card.engine}: plans are measured where Triton serves them;"
+            " `atelier profile` runs ONNX Runtime"
+        )
+    spec = spec_of(card)
+    wanted = list(shapes) or [_size(shape) for shape in card.profiles]
+    rows = tuple(n for n in ROWS if n <= card.max_rows)
+    costs: dict[str, dict[str, Cost]] = {}
+    for width, height in wanted:
+        shape = Shape(height // spec.downscale, width // spec.downscale, spec.downscale)
+        by_role = costs.setdefault(f"{width}x{height}", {})
+        for component in spec.components:
+            with show.stage(f"{component.role} at {width}x{height}") as bar:
+                cost = measure(model_path(repository, component), shape, rows)
+                by_role[component.role] = cost
+                bar.note = in_words(cost)
+    _write(path, card, costs, device)
+
+
+def _size(shape: str) -> tuple[int, int]:
+    width, _, height = shape.partition("x")
+    return int(width), int(height)
+
+
+def _write(path: Path, card: ModelCard, costs: dict[str, dict[str, Cost]], device: str) -> None:
+    table: dict[str, Any] = tomllib.loads(path.read_text())
+    first = next(iter(costs.values()))
+    how = f"ONNX Runtime on {device}, {THREADS} thread: CPU seconds, median of runs"
+    fresh = measurements(costs, card.max_rows, how)
+    table["profiles"] = {**table["profiles"], **fresh["profiles"]}
+    table["measured"] = fresh["measured"]
+    table["load_seconds"] = float(f"{sum(c.load_seconds for c in first.values()):.3g}")
+    table["resident_bytes"] = resident_bytes(table.get("weights", {}), first)
+    text = header() + to_toml(table)
+    ModelCard.parse(text)
+    aside = path.with_name(f".{path.name}.new")
+    aside.write_text(text)
+    os.replace(aside, path)

@@ -1,0 +1,92 @@
+"""Each family from a small random checkpoint to a published model, by the whole command.
+
+Parity is the command's own gate: every component against torch, and whole pictures against
+diffusers' pipeline from the same noise. These tests say that the gate was passed with room.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="the export extra is not installed")
+pytest.importorskip("diffusers")
+
+from rich.console import Console
+
+from atelier.catalog import Catalog, ModelCard
+from exporters.checkpoint import Options
+from exporters.job import Request
+from exporters.pipeline import export_model
+from exporters.progress import Show
+from exporters.repository import problems
+from tests.support import checkpoints
+
+
+@dataclass(frozen=True)
+class Case:
+    kind: str
+    samplers: tuple[str, ...]
+    family: str = "auto"
+    precision: str = "fp32"
+    options: Options = field(default_factory=Options)
+    min_psnr: float = 60.0
+
+
+QUICK = [
+    Case("sd3", ("flow_euler",), options=Options(mask=True, text_tokens=12)),
+    Case("wan", ("flow_euler",), options=Options(text_tokens=12, frames=5)),
+]
+OTHERS = [
+    Case("sd", ("ddim", "euler"), precision="fp16", min_psnr=40.0),
+    Case("sd-inpaint", ("ddim", "euler")),
+    Case("sd-turbo", ("euler", "euler_ancestral"), family="sd-turbo"),
+    Case("lcm", ("lcm",)),
+    Case("sdxl", ("euler", "ddim"), options=Options(mask=True)),
+    Case("sd3", ("flow_euler",), precision="fp16", options=Options(text_tokens=12), min_psnr=40.0),
+]
+
+
+def export(case: Case, folder: Path) -> tuple[Path, ModelCard, dict[str, object]]:
+    repository = folder / "triton_repo"
+    request = Request(
+        folder=checkpoints.make(case.kind, folder / "checkpoint"),
+        name=f"a-{case.kind}",
+        repository=repository,
+        family=case.family,
+        precision=case.precision,
+        shapes=[(32, 32)],
+        max_batch=2,
+        options=case.options,
+    )
+    export_model(request, Show(Console(quiet=True)))
+    card = Catalog.read(repository).get(f"a-{case.kind}")
+    assert card is not None
+    table = tomllib.loads((repository / f"a_{case.kind.replace('-', '_')}.toml").read_text())
+    return repository, card, table
+
+
+def check(case: Case, folder: Path) -> None:
+    repository, card, table = export(case, folder)
+
+    assert card.samplers[: len(case.samplers)] == case.samplers
+    assert card.family == (case.kind if case.family == "auto" else case.family)
+    assert table["parity"]["pictures"]["psnr"] >= case.min_psnr
+    assert problems(repository) == []
+    assert card.components.vae_encoder == f"a_{case.kind.replace('-', '_')}__vae_encoder"
+    assert set(card.weights) == set(card.components.triton_models)
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint", "triton_repo"]
+
+
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: f"{case.kind}-{case.precision}")
+def test_a_family_is_exported_and_draws_what_diffusers_draws(case: Case, tmp_path: Path) -> None:
+    check(case, tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("case", OTHERS, ids=lambda case: f"{case.kind}-{case.precision}")
+def test_so_is_every_other(case: Case, tmp_path: Path) -> None:
+    check(case, tmp_path)
