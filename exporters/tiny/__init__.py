@@ -32,8 +32,9 @@ were run by hand. Known faults: a ring's outline is a little uneven, and what th
 words outside its grammar is not defined.
 
 tiny-video (`video_*`) is a second model of the same kind: clips of 8 frames, in which the figure
-crosses the picture to the left, right, up or down, or stands still. It has tiny-image's autoencoder,
-a text encoder that knows motion, and a denoiser of all frames at once (`video_models` says how).
+crosses the picture to the left, right, up or down, or stands still. It has tiny-image's
+autoencoder, a text encoder that knows motion, and a denoiser of all frames at once (`video_models`
+says how).
 
     text encoder  0.14 M parameters    21 CPU s   every attribute linearly separable
     denoiser      5.85 M             1,108 CPU s   5,000 steps of 16: 80,000 clips; 51 CPU s before
@@ -44,7 +45,7 @@ What it reached; "right" is background colour, shape colour, kind of shape and d
     DDIM 20 steps, guidance 1.5          200 of 200 (100 of 100 never trained); 1,000 of 1,000
     DDIM 10, 4 or 2 steps, guidance 1.5  100 of 100 each
     Euler, DPM-Solver++, UniPC, 12 steps 100 of 100 each
-    DDIM 20 steps, guidance 1 / 3        100 / 97 of 100
+    DDIM 20 steps, guidance 1 / 2 / 3    100 / 100 / 97 of 100
     DDIM 20 steps, guidance 5 / 7.5      73 / 44 of 100: do not offer more than 2
 
 With velocity instead of x0 the same network stood at 8 % of all right and 66 % of frames with the
