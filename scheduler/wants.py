@@ -31,21 +31,31 @@ class Wants:
         self._placement = placement
         self._residency = residency
         self._turn = 0
+        self._order: list[str] = []  # the hungry, most urgent first, as of the last tick
         self.dismissed: dict[str, float] = {}  # model -> not prefetched until then
 
     def tick(self, now: float) -> None:
         """Loads for what waits, then those that will be wanted."""
         for device in self._books.devices.values():
             device.yield_to = None  # wants say it again where they still wait
-        self.of_the_hungry(now)
+        self._of_the_hungry(now)
         self._prefetch(now)
 
     def idle(self, device: Device, now: float) -> None:
-        """A device has nothing that it can run: room for what waits, or loads."""
-        if len(self._books.queues) and not self._make_room(device, now):
-            self.of_the_hungry(now)
+        """A device has nothing that it can run: room for what waits, or a load.
 
-    def of_the_hungry(self, now: float) -> None:
+        It happens often, so only the most urgent of the last tick are looked at.
+        """
+        books = self._books
+        if not len(books.queues) or self._make_room(device, now):
+            return
+        hungry = (model for model in self._order if books.queues.count[model])
+        for model in islice(hungry, FEW_WANTS):
+            if device.loading or device.unloading:
+                return
+            self._want(model, self._waiting(model), now)
+
+    def _of_the_hungry(self, now: float) -> None:
         """Loads for what waits, those with the most weight for each second of loading first."""
         books = self._books
         if not any(not d.loading for d in books.devices.values()):
@@ -57,6 +67,7 @@ class Wants:
                 urgency = self._urgency(model, waiting, now)
                 scored.append((bool(books.replicas[model]), -urgency, i, model, waiting))
         scored.sort()  # by the first three: no two are hungry at the same place
+        self._order = [model for _, _, _, model, _ in scored]
         if len(scored) > MOST_WANTS:  # the most urgent, and a part of the others in turn
             others = scored[MOST_WANTS:]
             self._turn = (self._turn + FEW_WANTS) % len(others)
