@@ -71,7 +71,8 @@ class SizedUNet(nn.Module):
         height, width = (one * (side * self.downscale) for side in sample.shape[-2:])
         none = torch.zeros_like(timestep)
         added = {
-            "text_embeds": text[:, -1, : self.pooled],
+            # Joined with float32 by the UNet, which torch widens silently and ONNX refuses.
+            "text_embeds": text[:, -1, : self.pooled].float(),
             "time_ids": torch.stack([height, width, none, none, height, width], dim=1),
         }
         return self.unet(
