@@ -146,25 +146,30 @@ class Step:
 def table(scheduler: Any, steps: int) -> Iterator[Step]:
     """The steps of one of diffusers' schedulers, found by asking it.
 
-    A step is linear in the latents x and in the model's answer m: x' = A*x + B*m + noise. Two
-    questions and one without either give A, B and the noise's scale. That is kept apart from the
-    agent's samplers on purpose: two derivations that agree are worth more than one.
+    A step is linear in the latents x and in the model's answer m: x' = A*x + B*m + noise, and so is
+    its guess of the picture, D = p*x + q*m, where it tells it. A question with x alone, one with m
+    alone and one with neither give them. That is kept apart from the agent's samplers on purpose:
+    two derivations that agree are worth more than one.
     """
     scheduler.set_timesteps(steps)
     for timestep in scheduler.timesteps:
         scale = float(scheduler.scale_model_input(_one(1.0), timestep)) if _scales(scheduler) else 1
-        noise = _after(scheduler, timestep, 0.0, 0.0)
-        of_x = _after(scheduler, timestep, 1.0, 0.0) - noise
-        of_m = _after(scheduler, timestep, 0.0, 1.0) - noise
+        noise, _ = _asked(scheduler, timestep, 0.0, 0.0)
+        of_x, p = _asked(scheduler, timestep, 1.0, 0.0)
+        of_m, q = _asked(scheduler, timestep, 0.0, 1.0)
+        b = (of_m - noise) / q
         drawn = float(torch.randn(1, generator=_generator()))
-        yield Step(float(timestep), (scale, 0.0, 1.0, of_x, of_m, 0.0), noise / drawn)
+        yield Step(float(timestep), (scale, p, q, of_x - noise - b * p, b, 0.0), noise / drawn)
         scheduler.step(_one(0.0), timestep, _one(0.0), return_dict=False)
 
 
-def _after(scheduler: Any, timestep: Any, x: float, m: float) -> float:
+def _asked(scheduler: Any, timestep: Any, x: float, m: float) -> tuple[float, float]:
+    """The next latents and D; where a scheduler keeps its guess to itself, m is taken for D."""
     fresh = copy.deepcopy(scheduler)
     more = {"generator": _generator()} if type(fresh).__name__ in _DRAWING else {}
-    return float(fresh.step(_one(m), timestep, _one(x), return_dict=False, **more)[0])
+    out = fresh.step(_one(m), timestep, _one(x), return_dict=True, **more)
+    guess = getattr(out, "pred_original_sample", getattr(out, "denoised", None))
+    return float(out.prev_sample), m if guess is None else float(guess)
 
 
 _DRAWING = ("LCMScheduler", "EulerAncestralDiscreteScheduler")

@@ -38,7 +38,7 @@ class Case:
 
 QUICK = [
     Case("sd3", ("flow_euler",), options=Options(mask=True, text_tokens=12)),
-    Case("wan", ("flow_euler",), options=Options(text_tokens=12, frames=5)),
+    Case("wan", ("flow_euler",), options=Options(text_tokens=12, frames=3)),
 ]
 OTHERS = [
     Case("sd", ("ddim", "euler"), precision="fp16", min_psnr=40.0),
@@ -90,3 +90,46 @@ def test_a_family_is_exported_and_draws_what_diffusers_draws(case: Case, tmp_pat
 @pytest.mark.parametrize("case", OTHERS, ids=lambda case: f"{case.kind}-{case.precision}")
 def test_so_is_every_other(case: Case, tmp_path: Path) -> None:
     check(case, tmp_path)
+
+
+@pytest.mark.full
+def test_int8_is_calibrated_gated_and_published(tmp_path: Path) -> None:
+    """On a model that was really trained: random weights have no ranges worth learning."""
+    repository = tmp_path / "triton_repo"
+    trained = Path(__file__).parents[2] / "checkpoints" / "tiny-image"
+    request = Request(trained, "tiny-int8", repository, precision="int8", max_batch=8)
+
+    export_model(request, Show(Console(quiet=True)))
+
+    card = Catalog.read(repository).cards["tiny-int8"]
+    halves = Catalog.read(Path(__file__).parents[2] / "triton_repo").cards["tiny-image"]
+    table = tomllib.loads((repository / "tiny_int8.toml").read_text())
+    assert table["parity"]["pictures"]["psnr"] >= 20
+    assert card.weights["tiny_int8__denoiser"] < 0.4 * halves.weights["tiny_image__denoiser"]
+    assert problems(repository) == []
+
+
+@pytest.mark.full
+def test_engines_are_built_by_the_command(tmp_path: Path) -> None:
+    """TensorRT-RTX, which needs no GPU to build; what is in an engine is read back elsewhere."""
+    pytest.importorskip("tensorrt_rtx", reason="the tensorrt extra is not installed")
+    repository = tmp_path / "triton_repo"
+    request = Request(
+        checkpoints.make("sd", tmp_path / "checkpoint"),
+        "engines",
+        repository,
+        precision="fp16",
+        engine="tensorrt-rtx",
+        shapes=[(32, 32)],
+        max_batch=2,
+    )
+
+    export_model(request, Show(Console(quiet=True)))
+
+    card = Catalog.read(repository).cards["engines"]
+    assert card.engine == "tensorrt-rtx"
+    assert problems(repository) == []
+    for name in card.components.triton_models:
+        assert (repository / name / "1" / "model.plan").stat().st_size > 100_000
+        assert 'backend: "tensorrt_rtx"' in (repository / name / "config.pbtxt").read_text()
+        assert not list((repository / name / "1").glob("*.onnx"))
