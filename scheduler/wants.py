@@ -44,12 +44,14 @@ class Wants:
     def idle(self, device: Device, now: float) -> None:
         """A device has nothing that it can run: room for what waits, or a load.
 
-        It happens often, so only the most urgent of the last tick are looked at.
+        It happens often, so only what it has itself (which may not fit there) and the most urgent
+        of the last tick are looked at.
         """
         books = self._books
         if not len(books.queues) or self._make_room(device, now):
             return
-        hungry = (model for model in self._order if books.queues.count[model])
+        looked_at = dict.fromkeys([*device.resident, *self._order])
+        hungry = (model for model in looked_at if books.queues.count[model])
         for model in islice(hungry, FEW_WANTS):
             if device.loading or device.unloading:
                 return
