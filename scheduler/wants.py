@@ -10,7 +10,7 @@ from itertools import islice
 
 from scheduler.books import Books
 from scheduler.device import Device
-from scheduler.placement import HORIZON, Placement
+from scheduler.placement import HORIZON, SMALL_FLEET, Placement
 from scheduler.residency import Residency
 from scheduler.runqueue import WEIGHTS, Late, Ticket
 
@@ -42,13 +42,16 @@ class Wants:
         self._prefetch(now)
 
     def idle(self, device: Device, now: float) -> None:
-        """A device has nothing that it can run: room for what waits, or a load.
+        """A device has nothing that it can run: room for what waits, or loads.
 
-        It happens often, so only what it has itself (which may not fit there) and the most urgent
-        of the last tick are looked at.
+        In a large fleet that happens often: then only what it has itself (which may not fit there)
+        and the most urgent of the last tick are looked at.
         """
         books = self._books
         if not len(books.queues) or self._make_room(device, now):
+            return
+        if len(books.devices) <= SMALL_FLEET:
+            self._of_the_hungry(now)
             return
         looked_at = dict.fromkeys([*device.resident, *self._order])
         hungry = (model for model in looked_at if books.queues.count[model])
