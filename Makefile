@@ -11,8 +11,8 @@ export PROMPT STATE_DIR PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-slow test-full gpu-check verify stubs states lint format types \
-	train-tiny-image export-tiny-image obey \
-	train-tiny-video obey-video bench-scheduler bench-devices bench-pauses bench-int8 test-wheel lock clean
+	train-tiny-image export-tiny-image obey train-tiny-video obey-video \
+	bench-scheduler bench-devices bench-pauses bench-engines bench-int8 test-wheel lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 20
@@ -79,6 +79,9 @@ bench-devices: .venv/.embedded .venv/.dev ## the house over eight sleeping devic
 
 bench-pauses: .venv/.dev ## Python's collector with 10,000 queued generations (4 minutes)
 	@.venv/bin/python -m benchmarks.bench_pauses
+
+bench-engines: .venv/.dev ## engines of Stable Diffusion 1.5's structure, built without a GPU (minutes, 7 GB)
+	@.venv/bin/python -m benchmarks.bench_engines
 
 bench-int8: .venv/.dev ## INT8 against single precision on tiny-image, side by side
 	@.venv/bin/python -m benchmarks.bench_int8
