@@ -14,12 +14,12 @@ from exporters.card import fitting, noise_schedule
 from exporters.checkpoint import Checkpoint, Options
 from exporters.errors import ExportError
 from exporters.families import family_of
-from exporters.families.family import Family, Precision
+from exporters.families.family import Family
 from exporters.gate import Gate
 from exporters.offer import KNOWN, Offer
 from exporters.pbtxt import Engine
 from exporters.precision import kept_whole
-from exporters.spec import ExportSpec
+from exporters.spec import ExportSpec, Precision
 from exporters.stages import Stages
 
 _TOOLS = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")

@@ -190,7 +190,7 @@ def cut(job: Job, made: Made, show: Show) -> dict[str, tuple[Path, int]]:
                 target.parent.mkdir()
             parts = split.split(source, targets)
             *_, feed = parity.feeds(job.spec.denoiser, job.check_size, job.spec.downscale, 1)
-            error = split.compare_parts(source, targets, feed)
+            error = split.compare_parts(source, targets, feed, job.precision("denoiser"))
             return {"bytes": [part.weight_bytes for part in parts], "error": error}
 
         folder, result, _ = job.stages.run("parts", inputs, make)

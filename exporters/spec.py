@@ -13,6 +13,7 @@ from typing import Literal
 
 DataType = Literal["FP32", "FP16", "INT64", "UINT8", "BOOL"]
 Masking = Literal["", "blend", "concat"]
+Precision = Literal["fp32", "fp16"]  # of a graph as it is traced
 
 FREE = -1  # an axis whose length the request chooses
 COEFFICIENTS = 6  # s, p, q, a, b, c of one sampler step: see step_graph.DenoiserStep

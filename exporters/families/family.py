@@ -18,8 +18,6 @@ from exporters.spec import ExportSpec
 if TYPE_CHECKING:
     from exporters.checkpoint import Checkpoint
 
-Precision = Literal["fp32", "fp16"]
-
 
 @dataclass(frozen=True)
 class Kept:

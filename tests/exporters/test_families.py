@@ -133,3 +133,18 @@ def test_engines_are_built_by_the_command(tmp_path: Path) -> None:
         assert (repository / name / "1" / "model.plan").stat().st_size > 100_000
         assert 'backend: "tensorrt_rtx"' in (repository / name / "config.pbtxt").read_text()
         assert not list((repository / name / "1").glob("*.onnx"))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["tiny-image"])
+def test_the_committed_entries_are_what_the_command_writes(name: str, tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    repository = tmp_path / "triton_repo"
+
+    export_model(Request(root / "checkpoints" / name, name, repository), Show(Console(quiet=True)))
+
+    written, committed = (Catalog.read(r).cards[name] for r in (repository, root / "triton_repo"))
+    assert written.version == committed.version  # of every file, byte for byte
+    assert written.limits == committed.limits
+    assert written.weights == committed.weights
+    assert (written.samplers, written.presets) == (committed.samplers, committed.presets)
