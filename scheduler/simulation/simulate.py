@@ -14,13 +14,13 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scheduler.decisions import Bind, Boundary, Decision, Hold, Load, Preempt, Reject, Unload
 from scheduler.runqueue import Late, Ticket
 from scheduler.sched import Sched
-from scheduler.simulation.world import DRAIN_SECONDS, Gpu, Outcome, Policy, Run, Scenario, Span
+from scheduler.simulation.accounts import Accounts, Worker
+from scheduler.simulation.world import DRAIN_SECONDS, Gpu, Policy, Run, Scenario, Span
 
 TICK_SECONDS = 0.5
 MOVE_SECONDS = 0.004
@@ -28,31 +28,6 @@ PROGRESS_EVENTS = 8192
 
 Clock = Callable[[], float]
 Progress = Callable[[float], None]  # called with the share of requests that are done
-
-
-@dataclass
-class _Gpu:
-    """The M of a simulated device."""
-
-    speed: float
-    up: bool = True
-    epoch: int = 0  # of what it computes: an event of an earlier one is void
-    began: float = 0.0
-    step: float = 0.0  # seconds
-    steps: int = 0  # until it looks up
-    stepping: bool = False
-    decoding: list[tuple[Ticket, float]] = field(default_factory=list)  # and when each ends
-    model: str = ""  # what it computed last
-    computed: float = 0.0  # seconds, without those under way
-    load_epoch: int = 0
-    load: Load | None = None
-    load_began: float = 0.0
-    load_mark: float = 0.0  # seconds computed when the load began
-    there: set[str] = field(default_factory=set)  # models
-
-    @property
-    def computing(self) -> bool:
-        return self.stepping or bool(self.decoding)
 
 
 class Simulation:
@@ -76,14 +51,13 @@ class Simulation:
     ) -> None:
         self.scenario = scenario
         self.core = Sched(scenario.models, late=policy) if isinstance(policy, Late) else policy
-        self.gpus: dict[str, _Gpu] = {}
-        self.result = Run(scenario, {t.id: Outcome(replace(t)) for t in scenario.requests})
+        self.gpus: dict[str, Worker] = {}
+        self._accounts = Accounts(scenario, keep_timeline=keep_timeline)
+        self.result = self._accounts.result
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
-        self._copies: dict[str, int] = dict.fromkeys(scenario.models, 0)  # on devices
         self._warming: dict[str, str] = {}  # node -> model that its disk is read for
         self._clock = clock
-        self._keep = keep_timeline
         self._progress = progress
         self._open = len(scenario.requests)
 
@@ -117,7 +91,7 @@ class Simulation:
     # Events.
 
     def _submit(self, now: float, ticket: Ticket) -> None:
-        self.result.outcomes[ticket.id].cold = not self._copies[ticket.model]
+        self._accounts.came(ticket)
         self._carry_out(self._timed(self.core.submit, ticket, now), now)
 
     def _tick(self, now: float) -> None:
@@ -130,7 +104,7 @@ class Simulation:
         if gpu.epoch != epoch:
             return
         running = self.core.devices[gpu_id].running
-        self._spend(gpu_id, "steps", gpu.steps, now, list(running.values()))
+        self._accounts.spent(gpu, "steps", gpu.steps, now, list(running.values()))
         gpu.stepping = False
         done = []
         for ticket in running.values():
@@ -153,7 +127,7 @@ class Simulation:
         gpu = self.gpus[gpu_id]
         if gpu.epoch != epoch:
             return
-        self._spend(gpu_id, "decode", 0, now, [ticket for ticket, _ in gpu.decoding])
+        self._accounts.spent(gpu, "decode", 0, now, [ticket for ticket, _ in gpu.decoding])
         done, gpu.decoding = gpu.decoding, []
         for ticket, end in done:
             self.result.outcomes[ticket.id].finish = end
@@ -165,8 +139,7 @@ class Simulation:
         gpu = self.gpus[gpu_id]
         if gpu.load_epoch == load_epoch and gpu.load:
             model = gpu.load.model
-            self._there(gpu, model, now=True)
-            self._load_over(gpu_id, now)
+            self._accounts.load_ends(gpu, now)
             self._carry_out(self.core.loaded(gpu_id, model, now), now)
 
     def _fail(self, now: float, gpu_id: str) -> None:
@@ -177,11 +150,11 @@ class Simulation:
         gpu = self.gpus[gpu_id]
         gpu.up = False
         for model in list(gpu.there):
-            self._there(gpu, model, now=False)
+            self._accounts.there(gpu, model, now=False)
         gpu.load_epoch += 1
         if gpu.load:
-            self._load_over(gpu_id, now, cut=True)
-        self._note(Span("fail", gpu_id, now, now))
+            self._accounts.load_ends(gpu, now, cut=True)
+        self._accounts.note(Span("fail", gpu_id, now, now))
         keep = self.scenario.checkpoint_steps
         lost = self.core.device_down(gpu_id)
         for ticket in lost:
@@ -198,11 +171,11 @@ class Simulation:
 
     def _recover(self, now: float, gpu_id: str) -> None:
         if not self.gpus[gpu_id].up:
-            self._note(Span("recover", gpu_id, now, now))
+            self._accounts.note(Span("recover", gpu_id, now, now))
             self._up(next(g for g in self.scenario.gpus if g.id == gpu_id), now)
 
     def _up(self, gpu: Gpu, now: float) -> None:
-        fresh = _Gpu(gpu.speed)
+        fresh = Worker(gpu.id, gpu.speed)
         if old := self.gpus.get(gpu.id):
             fresh.epoch, fresh.load_epoch = old.epoch + 1, old.load_epoch + 1
         self.gpus[gpu.id] = fresh
@@ -219,7 +192,7 @@ class Simulation:
                 one.steps_left -= steps
         if gpu.computing and on_it and now > gpu.began:
             kind = "steps" if gpu.stepping else "decode"
-            self._spend(gpu_id, kind, steps, now, on_it, cut=True)
+            self._accounts.spent(gpu, kind, steps, now, on_it, cut=True)
         gpu.stepping, gpu.decoding = False, []
         gpu.epoch += 1
 
@@ -241,8 +214,8 @@ class Simulation:
                 case Load():
                     self._load(decision, now)
                 case Unload(model, gpu_id):  # takes no time here
-                    self._there(self.gpus[gpu_id], model, now=False)
-                    self._note(Span("unload", gpu_id, now, now, model))
+                    self._accounts.there(self.gpus[gpu_id], model, now=False)
+                    self._accounts.note(Span("unload", gpu_id, now, now, model))
                     self._carry_out(self.core.unloaded(gpu_id, model, now), now)
                 case Hold(node, models, warming):
                     self._hold(node, models, warming, now)
@@ -296,85 +269,27 @@ class Simulation:
             gpu.stepping = True
             gpu.epoch += 1
             self._at(gpu.began + gpu.steps * gpu.step, self._steps_done, gpu_id, gpu.epoch)
-            if one.model != gpu.model:
-                self.result.switches += bool(gpu.model) and now >= self.scenario.warmup
-                gpu.model = one.model
+            self._accounts.runs(gpu, one.model, now)
         self._carry_out(rest, now)
 
     def _load(self, load: Load, now: float) -> None:
         gpu = self.gpus[load.device_id]
         assert gpu.load is None, f"{load.device_id} loads {gpu.load}, then {load}"
-        for victim in load.evict:
-            self._there(gpu, victim, now=False)
-        gpu.load, gpu.load_began = load, now
-        gpu.load_mark = self._computed(gpu, now)
+        ends = self.core.devices[load.device_id].load_ends
+        self._accounts.load_begins(gpu, load, now, ends)
         gpu.load_epoch += 1
-        self.result.loads += now >= self.scenario.warmup
-        end = self.core.devices[load.device_id].load_ends
-        self.result.host_loads += now >= self.scenario.warmup and self._from_host(load, end - now)
-        self._at(end, self._loaded, load.device_id, gpu.load_epoch)
-
-    def _there(self, gpu: _Gpu, model: str, *, now: bool) -> None:
-        """A model came to a device, or left it."""
-        if now != (model in gpu.there):
-            self._copies[model] += 1 if now else -1
-            gpu.there ^= {model}
-
-    def _from_host(self, load: Load, seconds: float) -> bool:
-        """Whether it takes less than the same load from disk."""
-        return seconds < self.scenario.models[load.model].load * (1 - 1e-9)
+        self._at(ends, self._loaded, load.device_id, gpu.load_epoch)
 
     def _hold(self, node: str, models: tuple[str, ...], warming: str, now: float) -> None:
         """What is at hand is there at once; what is read takes what it will save."""
-        self._note(Span("hold", node, now, now, requests=models))
+        self._accounts.note(Span("hold", node, now, now, requests=models))
         if warming and self._warming.get(node) != warming:
             self._warming[node] = warming
             gain = self.scenario.models[warming].gains_from_host
-            self._note(Span("warm", node, now, now + gain, warming))
+            self._accounts.note(Span("warm", node, now, now + gain, warming))
             self._at(now + gain, self._warmed, node, warming)
 
     def _warmed(self, now: float, node: str, model: str) -> None:
         self._warming.pop(node, None)
         self.result.warmed += now >= self.scenario.warmup
         self.core.warmed(node, model)
-
-    def _load_over(self, gpu_id: str, now: float, *, cut: bool = False) -> None:
-        """A load ended, well or with its device; what it cost is counted."""
-        gpu, horizon = self.gpus[gpu_id], self.scenario.horizon
-        load, gpu.load = gpu.load, None
-        assert load is not None
-        if gpu.load_began < horizon:
-            seconds = min(now, horizon) - gpu.load_began
-            self.result.loading += seconds
-            beside = self._computed(gpu, now) - gpu.load_mark
-            self.result.stalled += max(0.0, seconds - beside)
-        self._note(
-            Span("load", gpu_id, gpu.load_began, now, load.model, evicted=load.evict, cut=cut)
-        )
-
-    # Accounts.
-
-    def _computed(self, gpu: _Gpu, now: float) -> float:
-        return gpu.computed + (max(0.0, now - gpu.began) if gpu.computing else 0.0)
-
-    def _spend(
-        self, gpu_id: str, kind: str, steps: int, now: float, batch: list[Ticket],
-        *, cut: bool = False,
-    ) -> None:  # fmt: skip
-        """Account for what a device computed since `began`."""
-        gpu, horizon = self.gpus[gpu_id], self.scenario.horizon
-        gpu.computed += now - gpu.began
-        if not batch:
-            return
-        one = batch[0]
-        gang = self.core.models[one.model].gang
-        self.result.busy += gang * max(0.0, min(now, horizon) - min(gpu.began, horizon))
-        if self._keep:
-            names = tuple(ticket.id for ticket in batch)
-            self._note(
-                Span(kind, gpu_id, gpu.began, now, one.model, one.shape, names, steps, cut=cut)
-            )
-
-    def _note(self, span: Span) -> None:
-        if self._keep:
-            self.result.timeline.append(span)
