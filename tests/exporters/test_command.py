@@ -22,6 +22,9 @@ from exporters.__main__ import app
 from tests.support.checkpoints import make
 
 
+pytestmark = pytest.mark.timeout(900)  # a busy machine takes minutes to trace
+
+
 @dataclass
 class Exported:
     """What two calls of the command left: the first found the disk full at its last stage."""
@@ -139,6 +142,8 @@ def test_a_profile_is_written_into_the_card(exported: Exported, tmp_path: Path) 
         (["--precision", "fp8"], "--precision fp8: there are fp32, fp16, int8"),
         (["--family", "sdxl"], "text_encoder_2"),
         (["--engine", "tensorrt-rtx", "--precision", "int8"], "--precision int8 is for"),
+        (["--engine", "tensorrt-rtx", "--capabilities", "SM90"], "knows SM75, SM80"),
+        (["--capabilities", "SM86"], "--capabilities is for --engine tensorrt-rtx"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_work(

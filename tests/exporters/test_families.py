@@ -36,6 +36,8 @@ class Case:
     min_psnr: float = 60.0
 
 
+pytestmark = pytest.mark.timeout(1800)  # minutes on a busy machine
+
 QUICK = [
     Case("sd3", ("flow_euler",), options=Options(mask=True, text_tokens=12)),
     Case("wan", ("flow_euler",), options=Options(text_tokens=12, frames=3)),
