@@ -37,6 +37,9 @@ def export(
     shapes: Annotated[str, typer.Option(help="512x512,768x768: sizes, the default first.")] = "",
     max_batch: Annotated[int, typer.Option(min=1, max=64, help="Rows of one call.")] = 16,
     samplers: Annotated[str, typer.Option(help="ddim,euler: the default first.")] = "",
+    capabilities: Annotated[
+        str, typer.Option(help="SM86,SM89: GPUs that TensorRT-RTX builds for.")
+    ] = "",
     parts: Annotated[int, typer.Option(min=1, max=8, help="Cut the denoiser for a gang.")] = 1,
     mask: Annotated[bool, typer.Option(help="The step takes a mask, for inpainting.")] = False,
     frames: Annotated[int, typer.Option(min=0, help="Pictures in a clip.")] = 0,
@@ -69,6 +72,7 @@ def export(
         max_batch=max_batch,
         samplers=[text for text in samplers.split(",") if text],
         parts=parts,
+        capabilities=[text for text in capabilities.split(",") if text],
         options=Options(mask, text_tokens, frames),
     )
     try:

@@ -10,13 +10,32 @@ from exporters.pbtxt import Engine
 from exporters.spec import PLAN_FILE, Component
 from exporters.tensorrt.build import build
 from exporters.tensorrt.engine_cache import EngineCache
-from exporters.tensorrt.library import load
+from exporters.tensorrt.library import Library, load
 from exporters.tensorrt.profiles import profiles
 from exporters.tensorrt.record import EngineError
 
 
+def library_for(engine: Engine, capabilities: Sequence[str]) -> Library | None:
+    """The library that builds such engines; None where there is nothing to build.
+
+    Args:
+        capabilities: compute capabilities such as SM86, for TensorRT-RTX; none for its usual ones.
+
+    Raises:
+        ExportError: the library is not here, or cannot build for these.
+    """
+    if engine == "onnxruntime":
+        if capabilities:
+            raise ExportError("--capabilities is for --engine tensorrt-rtx")
+        return None
+    try:
+        return load(engine, capabilities)
+    except EngineError as error:
+        raise ExportError(f"--engine {engine}: {error}") from error
+
+
 def build_plan(
-    engine: Engine,
+    library: Library,
     source: Path,
     folder: Path,
     component: Component,
@@ -32,13 +51,11 @@ def build_plan(
         shapes: widths and heights in pixels; one profile for each.
 
     Raises:
-        ExportError: the library is not here, or refuses the graph.
+        ExportError: the library refuses the graph.
     """
-    assert engine != "onnxruntime"
     folder.mkdir(parents=True, exist_ok=True)
     sizes = [(height, width) for width, height in shapes]
     try:
-        library = load(engine)
         wanted = profiles(component, sizes, downscale=downscale)
         made = build(
             library, source, folder / PLAN_FILE, wanted, cache=EngineCache(cache), progress=tell

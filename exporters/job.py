@@ -12,6 +12,7 @@ from typing import Any
 
 from exporters.card import fitting, noise_schedule
 from exporters.checkpoint import Checkpoint, Options
+from exporters.engines import library_for
 from exporters.errors import ExportError
 from exporters.families import family_of
 from exporters.families.family import Family
@@ -35,6 +36,7 @@ class Request:
         shapes: widths and heights in pixels, the default first; none for what it was trained on.
         samplers: the default first; none for the family's.
         parts: into how many models the denoiser is cut as well; 1 for none.
+        capabilities: that TensorRT-RTX builds for, such as SM86; none for its usual ones.
     """
 
     folder: Path
@@ -47,6 +49,7 @@ class Request:
     max_batch: int = 16
     samplers: Sequence[str] = ()
     parts: int = 1
+    capabilities: Sequence[str] = ()
     options: Options = field(default_factory=Options)
 
 
@@ -141,6 +144,7 @@ def settle(request: Request) -> Job:
         raise ExportError(f"--precision {request.precision}: there are {', '.join(family.gates)}")
     if request.engine != "onnxruntime" and request.precision == "int8":
         raise ExportError("--precision int8 is for --engine onnx; TensorRT takes fp16 or fp32")
+    library_for(request.engine, request.capabilities)  # if it is not here, nothing need be traced
     schedule = noise_schedule(checkpoint.schedule)
     spec = replace(family.spec(checkpoint, request.name), max_batch_size=request.max_batch)
     multiple = family.multiple(checkpoint)

@@ -14,7 +14,7 @@ from typing import Any
 
 from exporters import parity, split
 from exporters.chain import Chain
-from exporters.engines import build_plan
+from exporters.engines import build_plan, library_for
 from exporters.gate import Figure, Pictures, Threshold, require
 from exporters.job import Job
 from exporters.measure import ROWS, Cost, Shape, in_words, measure
@@ -205,14 +205,17 @@ def cut(job: Job, made: Made, show: Show) -> dict[str, tuple[Path, int]]:
 
 def plans(job: Job, made: Made, show: Show) -> dict[str, tuple[Path, int]]:
     """TensorRT engines: folder, and how many profiles it has, by role."""
-    found = {}
+    found: dict[str, tuple[Path, int]] = {}
     cache = job.request.repository.resolve().parent / ".engines"
+    builder = library_for(job.request.engine, job.request.capabilities)
+    if builder is None:
+        return found
     for component in job.spec.components:
         role = component.role
         with show.stage(f"{role}: {job.request.engine} engine") as bar:
             folder = job.stages.root / f"plan-{role}"
             count, bar.note = build_plan(
-                job.request.engine, made.path(role), folder, component, job.shapes,
+                builder, made.path(role), folder, component, job.shapes,
                 downscale=job.spec.downscale, cache=cache, tell=bar.at,
             )  # fmt: skip
             found[role] = (folder, count)
