@@ -21,7 +21,6 @@ from atelier.catalog import Catalog
 from exporters.__main__ import app
 from tests.support.checkpoints import make
 
-
 pytestmark = pytest.mark.timeout(900)  # a busy machine takes minutes to trace
 
 
