@@ -75,7 +75,8 @@ class Checkpoint:
         index = _json(folder / "model_index.json", "not a folder of diffusers'")
         configs = {}
         for name, entry in index.items():
-            if isinstance(entry, list) and entry[0] and not name.startswith(_WHOLE):
+            holds_weights = isinstance(entry, list) and entry[0] and not name.startswith(_WHOLE)
+            if holds_weights and name not in _NEVER_LOADED:
                 configs[name] = _json(folder / name / "config.json", "the index names this part")
         schedule = _json(folder / "scheduler" / "scheduler_config.json", "no noise schedule")
         return cls(folder, index, configs, schedule, options or Options())
@@ -115,6 +116,11 @@ class Checkpoint:
         plain = [path for path in found if "." not in path.name.removesuffix(".safetensors")]
         if plain:
             return plain[:1]
+        if found:
+            raise CheckpointError(
+                f"{found[0]}: a variant, and the weights themselves are not there; rename it to"
+                f" {found[0].name.partition('.')[0]}.safetensors if it is what you mean"
+            )
         pickles = [path for path in sorted(folder.iterdir()) if path.suffix in _PICKLES]
         if pickles:
             raise CheckpointError(
@@ -236,7 +242,7 @@ class Checkpoint:
 
     def pipeline(self, kind: Any) -> Any:
         """The whole checkpoint as diffusers runs it, in float32: the reference."""
-        parts = {part: self.load(part) for part in self.configs if part not in _NEVER_LOADED}
+        parts = {part: self.load(part) for part in self.configs}
         unwanted = dict.fromkeys(part for part in _NEVER_LOADED if part in self.index)
         pipeline = kind.from_pretrained(self.folder, local_files_only=True, **parts, **unwanted)
         pipeline.set_progress_bar_config(disable=True)

@@ -65,6 +65,27 @@ def test_a_whole_checkpoint_is_read(folder: Path) -> None:
     assert read(folder).licence == "openrail"
 
 
+def test_parts_that_no_export_needs_may_be_anything(folder: Path) -> None:
+    """As in every published Stable Diffusion 1: a checker of its own class, and no config.json."""
+    edit_json(
+        folder / "model_index.json",
+        safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"],
+        feature_extractor=["transformers", "CLIPImageProcessor"],
+    )
+    (folder / "feature_extractor").mkdir()
+    assert set(read(folder).configs) == {"text_encoder", "unet", "vae"}
+
+
+def test_other_files_beside_the_weights_are_not_looked_at(folder: Path) -> None:
+    weights = folder / UNET
+    shutil.copy(weights, weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    weights.with_name("diffusion_pytorch_model.bin").write_bytes(b"a pickle")
+    assert read(folder).weight_files("unet") == [weights]
+    weights.unlink()
+    with pytest.raises(CheckpointError, match=r"fp16\.safetensors: a variant, .* rename it"):
+        read(folder)
+
+
 @pytest.mark.parametrize(
     "file",
     ["model_index.json", "unet/config.json", UNET, TEXT, "scheduler/scheduler_config.json"],
