@@ -13,7 +13,7 @@ from typing import Any
 from exporters.card import fitting, noise_schedule
 from exporters.checkpoint import Checkpoint, Options
 from exporters.engines import library_for
-from exporters.errors import ExportError
+from exporters.errors import CheckpointError, ExportError
 from exporters.families import family_of
 from exporters.families.family import Family
 from exporters.gate import Gate
@@ -146,8 +146,11 @@ def settle(request: Request) -> Job:
         raise ExportError("--precision int8 is for --engine onnx; TensorRT takes fp16 or fp32")
     library_for(request.engine, request.capabilities)  # if it is not here, nothing need be traced
     schedule = noise_schedule(checkpoint.schedule)
-    spec = replace(family.spec(checkpoint, request.name), max_batch_size=request.max_batch)
-    multiple = family.multiple(checkpoint)
+    try:
+        spec = replace(family.spec(checkpoint, request.name), max_batch_size=request.max_batch)
+        multiple, native = family.multiple(checkpoint), family.native(checkpoint, spec)
+    except KeyError as error:
+        raise CheckpointError(f"{request.folder}: no config.json there says {error}") from error
     return Job(
         request=request,
         checkpoint=checkpoint,
@@ -155,9 +158,7 @@ def settle(request: Request) -> Job:
         spec=spec,
         schedule=schedule,
         samplers=_samplers(request, family, schedule),
-        shapes=_shapes(
-            request.shapes or [family.native(checkpoint, spec)], multiple * spec.downscale
-        ),
+        shapes=_shapes(request.shapes or [native], multiple * spec.downscale),
         multiple=multiple,
         stages=Stages(request.repository.resolve().parent / f".export-{spec.stem}"),
     )

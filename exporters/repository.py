@@ -94,32 +94,40 @@ def shared(built: Path, repository: Path, spec: ExportSpec) -> ExportSpec:
 
     Also, a component whose own name is used by another model for something else gets a new name.
     """
-    others = [card for card in cards(repository).values() if card.name != spec.name]
-    used = {name for card in others for name in folders_of(card)}
+    said: dict[str, dict[str, str]] = {}  # of Triton models that other cards name
+    for path, card in cards(repository).items():
+        if card.name != spec.name:
+            files = tomllib.loads(path.read_text()).get("files", {})
+            said |= {folder: _files_of(files, folder) for folder in folders_of(card)}
     names = dict(spec.names)
     for component in spec.components:
-        content = _content(built, component.name)
-        same = [name for name in sorted(used) if _content(repository, name) == content]
+        own = _content(built, component.name, hashes(built, (component.name,)))
+        # The cards' hashes find it without reading gigabytes; then the files must say the same.
+        same = [
+            folder
+            for folder, files in sorted(said.items())
+            if _content(repository, folder, files) == own and hashes(repository, (folder,)) == files
+        ]
         if same:
             names[component.role] = same[0]
-        elif component.name in used:
-            digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        elif component.name in said:
+            digest = hashlib.sha256(json.dumps(own).encode()).hexdigest()
             names[component.role] = f"{component.name}_{digest[:8]}"
     return replace(spec, names=names)
 
 
-def _content(root: Path, folder: str) -> list[tuple[str, str]]:
+def _files_of(files: Mapping[str, str], folder: str) -> dict[str, str]:
+    return {path: digest for path, digest in files.items() if path.startswith(f"{folder}/")}
+
+
+def _content(root: Path, folder: str, files: Mapping[str, str]) -> list[tuple[str, str]]:
     """What a Triton model is, whatever its name: its files' hashes, its config without the name."""
     config = root / folder / CONFIG_FILE
     if not config.is_file():
         return []
+    own = sorted((path.removeprefix(folder), digest) for path, digest in files.items())
     text = config.read_text().replace(f'"{folder}"', '""')
-    files = hashes(root, (folder,))
-    own = [(path.removeprefix(folder), digest) for path, digest in files.items()]
-    return [
-        ("config", text),
-        *((path, digest) for path, digest in own if path != f"/{CONFIG_FILE}"),
-    ]
+    return [("config", text), *(pair for pair in own if pair[0] != f"/{CONFIG_FILE}")]
 
 
 def publish(built: Path, repository: Path, card_file: str) -> None:

@@ -154,3 +154,13 @@ def test_what_does_not_fit_is_refused_before_any_work(
     assert status == 1
     assert why in told
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_that_says_too_little_is_told(exported: Exported, tmp_path: Path) -> None:
+    folder = shutil.copytree(exported.checkpoint, tmp_path / "checkpoint")
+    config = folder / "vae" / "config.json"
+    config.write_text(config.read_text().replace('"latent_channels"', '"channels_of_latents"'))
+
+    status, told = run("export", str(folder), "--name", "x", "--repository", str(tmp_path / "r"))
+
+    assert (status, "no config.json there says 'latent_channels'" in told) == (1, True)

@@ -145,6 +145,16 @@ def test_what_is_the_same_byte_for_byte_is_there_once(repository: Path):
     assert problems(repository) == []
 
 
+def test_what_was_spoilt_on_the_disk_is_not_shared(repository: Path):
+    spoilt = repository / "one__denoiser" / "1" / "model.onnx"
+    spoilt.write_text("not what its card says")
+
+    spec = put(repository, "two")
+
+    assert [component.name for component in spec.components][1] == "two__denoiser"
+    assert problems(repository, "two") == []
+
+
 def test_another_config_is_another_model(repository: Path):
     spec = put(repository, "two", tokens=77)
 
