@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from exporters.spec import PLAN_FILE
 from exporters.tensorrt.graph import file_sha256
 from exporters.tensorrt.library import Library
 from exporters.tensorrt.options import Options
 from exporters.tensorrt.profiles import Profile
 from exporters.tensorrt.record import (
-    PLAN_FILE,
     Engine,
     EngineError,
     from_json,

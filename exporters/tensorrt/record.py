@@ -15,7 +15,6 @@ from typing import Any
 
 from exporters.tensorrt.profiles import Bounds, Profile
 
-PLAN_FILE = "model.plan"  # where Triton's TensorRT backend looks
 _SUFFIX = ".json"
 
 # The libraries' names of types, and Triton's.

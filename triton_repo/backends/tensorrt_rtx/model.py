@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tensorrt_rtx
 
-from exporters.tensorrt.record import PLAN_FILE
+from exporters.spec import PLAN_FILE
 from exporters.tensorrt.session import EngineSession
 
 _spec = importlib.util.spec_from_file_location(
