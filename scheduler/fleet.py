@@ -27,7 +27,7 @@ from scheduler.outcomes import Outcomes
 log = structlog.get_logger()
 
 AWAY = "its agent is not connected"
-WARM_SECONDS = 300.0  # for a read into a node's memory
+WARM_SECONDS = 300.0  # for a model to come into its node's memory
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Fleet:
         self.doubts: dict[str, Doubt] = {}
         self.healths: dict[str, Health] = {}
         self.hosts: dict[str, Host] = {}  # by node
-        self._warming: dict[str, tuple[str, float]] = {}  # by node: a model to be read, since when
+        self._awaited: dict[str, dict[str, float]] = {}  # by node: models to come, since when
         self._live = live
         self._lines = lines
         self._outcomes = outcomes
@@ -101,15 +101,14 @@ class Fleet:
                 self._lines.cancel(generation)
 
         host = Host(hello.host_memory_bytes, frozenset(hello.host_models))
-        self.hosts[hello.node] = host
-        if host.capacity_bytes > 0:
-            self._live.sched.host_up(hello.node, host.capacity_bytes, host.models)
+        self._host_up(hello.node, host)
         for facts in facts_of.values():
             self.healths.setdefault(facts.id, Health()).reconnected(self._clock())
             held = {i for i in holding if self._live.running[i].device == facts.id}
             self.lost_since.pop(facts.id, None)
             self._take(facts.id, hello.node, facts.capacity_bytes, facts.resident_models, held)
             self.hardware[facts.id] = facts.hardware
+        self._forget_hosts()
         for generation in list(self._live.running.values()):
             here = generation.device in facts_of or generation.device in no_more
             if here and generation.id not in kept and generation.lease_token is not None:
@@ -122,22 +121,38 @@ class Fleet:
     def hosted(self, node: str, host: Host) -> None:
         """A report of what a node's memory holds; a read that was ordered may be over by it.
 
-        Where the core waits in vain for a read (a file is gone, a lock was refused), it hears after
-        a while what is there instead.
+        What the core takes to be there, or to be read, and never comes (a file is gone, a budget
+        was counted differently) it takes so for WARM_SECONDS; then it hears what is there instead.
         """
         self.hosts[node] = host
         if (tier := self._live.sched.books.hosts.get(node)) is None:
             return
-        now, model = self._clock(), tier.warming
-        if model in host.models:
-            self._live.sched.warmed(node, model)
-        elif model:
-            before, since = self._warming.get(node, ("", 0.0))
-            if before != model:
-                self._warming[node] = model, now
-            elif now - since > WARM_SECONDS:
-                log.warning("not read into the node's memory", node=node, model=model)
-                self._live.sched.host_up(node, host.capacity_bytes, host.models)
+        if tier.warming in host.models:
+            self._live.sched.warmed(node, tier.warming)
+        now, before = self._clock(), self._awaited.get(node, {})
+        missing = {*tier.held, tier.warming} - {"", *host.models}
+        awaited = self._awaited[node] = {model: before.get(model, now) for model in missing}
+        late = sorted(model for model, since in awaited.items() if now - since > WARM_SECONDS)
+        if late:
+            log.warning("not in the node's memory", node=node, models=late)
+            self._host_up(node, host)
+
+    def _host_up(self, node: str, host: Host) -> None:
+        """Give the core a node's memory as it is told."""
+        self.hosts[node] = host
+        self._awaited.pop(node, None)
+        if host.capacity_bytes > 0:
+            self._live.sched.host_up(node, host.capacity_bytes, host.models)
+        else:
+            self._live.sched.host_down(node)
+
+    def _forget_hosts(self) -> None:
+        """Nodes without a device are gone, and their memory with them."""
+        nodes = {device.node for device in self._live.sched.devices.values()}
+        for node in self.hosts.keys() - nodes:
+            del self.hosts[node]
+            self._awaited.pop(node, None)
+            self._live.sched.host_down(node)
 
     def leave(self, line: Line) -> None:
         """Its line broke. Devices that another line has named since are that one's."""
@@ -159,6 +174,7 @@ class Fleet:
         self.healths.pop(device_id, None)
         if device_id in self._live.sched.devices:
             self._live.device_down(device_id)
+        self._forget_hosts()
 
     def settle(self, device_id: str) -> None:
         """Quarantine a device, or not, by what is known of it now."""

@@ -89,8 +89,8 @@ class FleetView:
         message.resident_models.extend(sorted(device.resident))
         message.waiting_generations = sum(sched.queues.count.get(m, 0) for m in device.resident)
         message.running.extend(self._running(t) for _, t in sorted(device.running.items()))
-        if host := sched.books.hosts.get(device.node):
-            message.host_memory_models.extend(sorted(host.held))
+        if host := self._fleet.hosts.get(device.node):
+            message.host_memory_models.extend(sorted(host.models))
         message.unloading_model = device.unloading
         message.loading_model = device.loading
         if device.loading:

@@ -199,6 +199,10 @@ class Sched:
         """A node's memory may hold so many bytes of weights, and has these models'."""
         self.books.host(node, capacity, held)
 
+    def host_down(self, node: str) -> None:
+        """A node's memory holds nothing for us any more."""
+        self.books.hosts.pop(node, None)
+
     def quarantine(self, device_id: str, reason: str) -> list[Decision]:
         """Give it no new work while `reason` is not empty; others may load what was only there."""
         device = self.devices[device_id]

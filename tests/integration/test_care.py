@@ -13,6 +13,7 @@ from atelier.generation import Generation, State
 from atelier.generation_store import GenerationStore
 from atelier.migrate import migrate
 from atelier.v1 import agent_pb2 as pb
+from atelier.v1 import fleet_pb2
 from scheduler import health
 from scheduler.device import Device
 from tests.support.generations import generation
@@ -266,3 +267,63 @@ async def test_a_read_that_never_ends_is_not_waited_for(
     for _ in range(2):
         house.hear(device_report=pb.DeviceReport())
     assert house.live.sched.books.hosts["n0"].warming == ""
+
+
+async def test_a_later_read_of_the_same_model_has_its_own_time(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(house.fleet, "_clock", lambda: now)
+    joined_with_host(house, "toy")
+    tier = house.live.sched.books.hosts["n0"]
+    tier.holds([])
+    tier.warming = "toy"
+    house.hear(device_report=pb.DeviceReport())
+    now = 5.0
+    house.hear(device_report=pb.DeviceReport(host_models=["toy"]))
+    now = 1_000.0
+    tier.holds([])
+    tier.warming = "toy"
+    house.hear(device_report=pb.DeviceReport())
+    assert house.live.sched.books.hosts["n0"].warming == "toy"
+
+
+async def test_what_is_not_in_a_node_s_memory_is_not_counted_on_for_ever(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.fleet.WARM_SECONDS", 0.0)
+    joined_with_host(house)
+    house.live.sched.books.hosts["n0"].holds(["toy"])  # admitted, but the agent has no room for it
+    for _ in range(2):
+        house.hear(device_report=pb.DeviceReport())
+    assert not house.live.sched.books.hosts["n0"].held
+
+
+async def test_a_node_that_is_given_up_holds_nothing(house: House) -> None:
+    joined_with_host(house, "toy")
+    house.fleet.give_up("d0")
+    assert not house.live.sched.books.hosts
+    assert not house.fleet.hosts
+
+
+async def test_a_node_that_comes_back_without_memory_for_models_holds_nothing(house: House) -> None:
+    joined_with_host(house, "toy")
+    house.join()
+    assert not house.live.sched.books.hosts
+
+
+async def test_what_a_node_reports_to_hold_is_what_operators_see(house: House) -> None:
+    joined_with_host(house)
+    house.live.sched.books.hosts["n0"].holds(["toy"])  # as the core thinks
+    answer = await house.operators.ListDevices(fleet_pb2.ListDevicesRequest(), None)
+    assert list(answer.devices[0].host_memory_models) == []
+    house.hear(device_report=pb.DeviceReport(host_models=["toy"]))
+    answer = await house.operators.ListDevices(fleet_pb2.ListDevicesRequest(), None)
+    assert list(answer.devices[0].host_memory_models) == ["toy"]
+
+
+def joined_with_host(house: House, *held: str) -> None:
+    """Node n0 with its d0, and memory for files of models."""
+    facts = pb.DeviceFacts(id="d0", capacity_bytes=1_000)
+    hello = pb.Hello(node="n0", devices=[facts], host_memory_bytes=500, host_models=held)
+    house.line, _ = house.fleet.join(hello)
