@@ -7,7 +7,8 @@ import asyncio
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.triton import StepRows, Triton
+from agent.buffers import StepRows
+from agent.triton import Triton
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
 
@@ -34,9 +35,9 @@ async def try_out(triton: Triton, card: ModelCard, ids: NDArray[np.int64]) -> No
 
 async def _try_out(triton: Triton, card: ModelCard, ids: NDArray[np.int64]) -> None:
     shape = min(card.profiles, key=lambda name: card.profiles[name].activation_bytes_per_row)
-    width, height = (int(side) // card.latents.downscale for side in shape.split("x")[:2])
+    width, height = (int(side) for side in shape.split("x")[:2])
     text = await triton.encode_text(card, ids)
-    latents = np.zeros((1, card.latents.channels, height, width), dtype=np.float32)
+    latents = np.zeros((1, *card.latents.shape(width, height)), dtype=np.float32)
     rows = StepRows(
         latents=latents,
         denoised_prev=latents,

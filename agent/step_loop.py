@@ -28,8 +28,8 @@ from typing import Protocol
 import numpy as np
 import structlog
 
+from agent.buffers import Shape, StepRows
 from agent.sampler import Floats, Plan, renew
-from agent.triton import StepRows
 from agent.work import AttemptCancelledError
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
@@ -39,6 +39,8 @@ log = structlog.get_logger()
 
 class Stepper(Protocol):
     """What the loop needs of a device."""
+
+    def rows(self, count: int, latents: Shape, text: Shape) -> StepRows: ...
 
     async def step(self, card: ModelCard, shape: str, rows: StepRows) -> tuple[Floats, Floats]: ...
 
@@ -164,7 +166,10 @@ class StepLoop:
         """Whether it went well; a failure is its members'."""
         work = batch[0][0].work
         try:
-            latents, denoised = await self._stepper.step(work.card, work.shape, _gather(batch))
+            count = sum(high - low for _, low, high in batch)
+            rows = self._stepper.rows(count, work.latents.shape[1:], work.text_embeddings.shape)
+            _gather(batch, rows)
+            latents, denoised = await self._stepper.step(work.card, work.shape, rows)
             _scatter(batch, latents, denoised)
             return True
         except ExecutionError as error:
@@ -209,22 +214,18 @@ def _batches(group: list[_Member]) -> list[list[_Slice]]:
     return batches
 
 
-def _gather(batch: list[_Slice]) -> StepRows:
-    """The rows of a batch, in its order."""
-
-    def column(of: Callable[[Denoising], Floats]) -> Floats:
-        return np.concatenate(
-            [np.broadcast_to(of(m.work), (high - low, *of(m.work).shape)) for m, low, high in batch]
-        )
-
-    return StepRows(
-        latents=np.concatenate([m.work.latents[low:high] for m, low, high in batch]),
-        denoised_prev=np.concatenate([m.work.denoised_prev[low:high] for m, low, high in batch]),
-        timestep=column(lambda work: work.plan.timesteps[work.step : work.step + 1]),
-        text_embeddings=column(lambda work: work.text_embeddings),
-        guidance=column(lambda work: np.array([work.guidance], dtype=np.float32)),
-        coefficients=column(lambda work: work.plan.coefficients[work.step]),
-    )
+def _gather(batch: list[_Slice], rows: StepRows) -> None:
+    """Write the rows of a batch, in its order, where the step takes them from."""
+    start = 0
+    for member, low, high in batch:
+        work, end = member.work, start + high - low
+        rows.latents[start:end] = work.latents[low:high]
+        rows.denoised_prev[start:end] = work.denoised_prev[low:high]
+        rows.timestep[start:end] = work.plan.timesteps[work.step]
+        rows.text_embeddings[start:end] = work.text_embeddings
+        rows.guidance[start:end] = work.guidance
+        rows.coefficients[start:end] = work.plan.coefficients[work.step]
+        start = end
 
 
 def _scatter(batch: list[_Slice], latents: Floats, denoised: Floats) -> None:

@@ -8,9 +8,9 @@ texts have leaked names of memory regions before (CVE-2025-23320).
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -20,7 +20,10 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
+from agent.buffers import OUTPUTS, Shape, SharedRows, StepBuffers, StepRows
 from agent.sampler import Floats
+from agent.shared_memory import UNANSWERED, SharedMemory
+from agent.triton_errors import classify, malformed
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
 from atelier.rpc import channel
@@ -40,26 +43,12 @@ _DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
 _DTYPES = {triton: numpy for numpy, triton in _DATATYPES.items()}
 
 
-@dataclass(frozen=True)
-class StepRows:
-    """What a step takes, N rows of any generations. All float32:
-
-    latents, denoised_prev (N, C, h, w); timestep (N, 1); text_embeddings (N, 2, tokens, width),
-    negative first; guidance (N, 1); coefficients (N, 6) = s, p, q, a, b, c.
-    """
-
-    latents: Floats
-    denoised_prev: Floats
-    timestep: Floats
-    text_embeddings: Floats
-    guidance: Floats
-    coefficients: Floats
-
-
 class Triton:
     """The port to one Triton process. All methods raise ExecutionError."""
 
-    def __init__(self, address: str, admin_key: str | None = None) -> None:
+    def __init__(
+        self, address: str, admin_key: str | None = None, buffers: StepBuffers | None = None
+    ) -> None:
         # No keepalive: on loopback a death is seen at once, a freeze by the deadlines, and Triton
         # punishes pings more frequent than every 300 s.
         self._channel = channel(address, keepalive=False)
@@ -68,6 +57,7 @@ class Triton:
         self._loads: Counter[str] = Counter()  # how often each model was loaded
         self._died: dict[str, int] = {}  # at which load of a model its process was found dead
         self._metadata = ((_ADMIN_KEY_HEADER, admin_key),) if admin_key else ()
+        self._shared = SharedMemory(self._call, buffers)
 
     async def live(self) -> bool:
         """Whether it says that it lives."""
@@ -118,21 +108,46 @@ class Triton:
         )
         return answer["text_embeddings"]
 
+    def rows(self, count: int, latents: Shape, text: Shape) -> StepRows:
+        """Room for the rows of one step, to be filled and given to `step`; good until the next
+        call, as is what that step returned. `latents`, `text`: the shapes of one row's.
+        """
+        return self._shared.rows(count, latents, text)
+
     async def step(self, card: ModelCard, shape: str, rows: StepRows) -> tuple[Floats, Floats]:
         """One denoise step of N rows: next latents and denoised, both float32 (N, C, h, w)."""
+        model = card.components.denoiser
         expected = card.profile(shape).seconds_of_step(len(rows.latents))
-        answer = await self._infer(
-            card,
-            card.components.denoiser,
-            vars(rows),
-            ("next_latents", "denoised"),
-            INFER_SECONDS + 20 * expected,
-        )
+        timeout = INFER_SECONDS + 20 * expected
+        if isinstance(rows, SharedRows) and await self._shared.is_mapped(rows.region):
+            try:
+                return await self._step_in_place(card, model, rows, timeout)
+            except ExecutionError as error:
+                if error.reason != "REGION_UNKNOWN":  # else its Triton is a new process
+                    raise
+            self._shared.forgotten()
+        answer = await self._infer(card, model, rows.inputs, OUTPUTS, timeout)
         return answer["next_latents"], answer["denoised"]
 
+    async def _step_in_place(
+        self, card: ModelCard, model: str, rows: SharedRows, timeout: float
+    ) -> tuple[Floats, Floats]:
+        rows.region.busy = True
+        try:
+            answer = await self._answer(card, rows.request(model), timeout)
+        except ExecutionError as error:
+            rows.region.busy = error.reason in UNANSWERED
+            raise
+        rows.region.busy = False
+        for told in answer.outputs:
+            if tuple(told.shape) != rows.latents.shape or told.datatype != "FP32":
+                raise malformed(model, f"{told.name} is {told.datatype} {list(told.shape)}")
+        return rows.outputs["next_latents"], rows.outputs["denoised"]
+
     async def decode(self, card: ModelCard, latents: Floats) -> NDArray[np.uint8]:
-        """Latents float32 (N, C, h, w) -> pictures uint8 (N, H, W, 3), any N."""
-        pixel_bytes = latents.shape[2] * latents.shape[3] * card.latents.downscale**2 * 3
+        """Latents float32 (N, C, [T,] h, w) -> uint8 (N, [T,] H, W, 3), any N."""
+        height, width = (side * card.latents.downscale for side in latents.shape[-2:])
+        pixel_bytes = math.prod(card.latents.pixel_shape(width, height))
         rows = max(1, min(card.max_rows, MAX_PIXEL_BYTES // pixel_bytes))
         parts = []
         for start in range(0, len(latents), rows):
@@ -147,7 +162,8 @@ class Triton:
         return np.concatenate(parts)
 
     async def close(self) -> None:
-        """Close the channel; calls under way fail."""
+        """Unregister what is shared, and close the channel; calls under way fail."""
+        await self._shared.close()
         await self._channel.close()
 
     async def _index(self) -> list[tuple[str, str]]:
@@ -174,14 +190,7 @@ class Triton:
             outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=n) for n in outputs],
             raw_input_contents=[array.tobytes() for array in inputs.values()],
         )
-        loads = self._loads[model]
-        try:
-            answer = await self._ask(request, timeout)
-        except ExecutionError as error:
-            if error.reason != "STUB_UNHEALTHY":
-                raise
-            await self._revive(card, model, loads)
-            answer = await self._ask(request, timeout)  # again: it has no side effects
+        answer = await self._answer(card, request, timeout)
         try:
             found = {
                 told.name: np.frombuffer(raw, dtype=_DTYPES[told.datatype]).reshape(told.shape)
@@ -189,12 +198,20 @@ class Triton:
             }
             return {name: found[name] for name in outputs}
         except (KeyError, ValueError) as error:
-            log.warning("triton's answer is malformed", model=model, detail=str(error)[:300])
-            raise ExecutionError(
-                "the model's output is not what its card promises",
-                retryable=False,
-                reason="INVALID_OUTPUT",
-            ) from error
+            raise malformed(model, str(error)) from error
+
+    async def _answer(
+        self, card: ModelCard, request: pb.ModelInferRequest, timeout: float
+    ) -> pb.ModelInferResponse:
+        """Triton's, also where the model's process has died and can be started anew."""
+        loads = self._loads[request.model_name]
+        try:
+            return await self._ask(request, timeout)
+        except ExecutionError as error:
+            if error.reason != "STUB_UNHEALTHY":
+                raise
+            await self._revive(card, request.model_name, loads)
+            return await self._ask(request, timeout)  # again: it has no side effects
 
     async def _ask(self, request: pb.ModelInferRequest, timeout: float) -> pb.ModelInferResponse:
         loads = self._loads[request.model_name]
@@ -231,39 +248,3 @@ class Triton:
         except grpc.aio.AioRpcError as error:
             model = getattr(request, "model_name", "")
             raise classify(error.code(), error.details() or "", method, model) from None
-
-
-_Told = tuple[str, bool, str]  # reason, may another attempt help, our text
-# What Triton's texts hold; the first match wins over the code.
-_TEXTS: tuple[tuple[tuple[str, ...], _Told], ...] = (
-    (
-        ("out of memory", "out_of_memory", "bad_alloc", "failed to allocate"),
-        ("OUT_OF_MEMORY", True, "the device ran out of memory"),
-    ),
-    (
-        ("stub process", "stub is not healthy"),
-        ("STUB_UNHEALTHY", True, "the model's process died"),
-    ),
-    (
-        ("not ready", "is not found", "no available versions", "unknown model"),
-        ("MODEL_NOT_READY", True, "the model is not loaded on the device"),
-    ),
-)
-_CODES: dict[grpc.StatusCode, _Told] = {
-    grpc.StatusCode.UNAVAILABLE: ("DEVICE_UNAVAILABLE", True, "the device does not answer"),
-    grpc.StatusCode.CANCELLED: ("DEVICE_UNAVAILABLE", True, "the device dropped the call"),
-    grpc.StatusCode.DEADLINE_EXCEEDED: ("DEVICE_TIMEOUT", True, "the device took too long"),
-    grpc.StatusCode.INVALID_ARGUMENT: ("INVALID_INPUT", False, "the model refused its input"),
-}
-
-
-def classify(code: grpc.StatusCode, text: str, method: str, model: str) -> ExecutionError:
-    """What went wrong, in our words; Triton's text goes to the log."""
-    lower = text.lower()
-    reason, retryable, message = next(
-        (told for needles, told in _TEXTS if any(needle in lower for needle in needles)),
-        _CODES.get(code, ("EXECUTION_FAILED", True, "the model failed on the device")),
-    )
-    shown = "".join(c if c.isprintable() else " " for c in text[:300])
-    log.warning("triton call failed", method=method, model=model, code=code.name, detail=shown)
-    return ExecutionError(message, retryable=retryable, reason=reason)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.triton import StepRows
+from agent.buffers import StepRows
 from agent.triton import Triton as Client
 from atelier.catalog import Catalog, ModelCard
 from benchmarks.device_time import Done

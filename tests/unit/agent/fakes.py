@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.triton import StepRows
+from agent.buffers import StepRows
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError, UnavailableError
 
@@ -58,14 +58,17 @@ class FakeTriton:
         wide = np.repeat(ids[:, :, None], card.text.width, axis=2)
         return (wide / 50_000).astype(np.float32)
 
+    def rows(self, count: int, latents: tuple[int, ...], text: tuple[int, ...]) -> StepRows:
+        return StepRows.empty(count, latents, text)
+
     async def step(self, card: ModelCard, shape: str, rows: StepRows) -> Any:
         await asyncio.sleep(0)
         self.before_step()
         self._check("step", (card, shape, rows))
         self.batches.append((card.name, len(rows.latents)))
-        lengths = {len(array) for array in vars(rows).values()}
+        lengths = {len(array) for array in rows.inputs.values()}
         assert len(lengths) == 1, "every input has the same rows"
-        assert all(array.dtype == np.float32 for array in vars(rows).values())
+        assert all(array.dtype == np.float32 for array in rows.inputs.values())
 
         def wide(column: Any) -> Any:
             return column.reshape(-1, 1, 1, 1)

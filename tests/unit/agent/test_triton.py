@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from agent.triton import LOAD_SECONDS, Triton, classify
+from agent.triton import LOAD_SECONDS, Triton
+from agent.triton_errors import classify
 from atelier.errors import ExecutionError
 from tests.support.cards import toy_card
 
