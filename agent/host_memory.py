@@ -33,7 +33,8 @@ class ModelFiles:
         self._repository = repository
 
     def of(self, triton_models: Sequence[str]) -> list[Path]:
-        """All files of these models that hold anything."""
+        """All files of these models that hold anything. Raises OSError where we may not look, or
+        what was there is being replaced."""
         return sorted(
             path
             for name in dict.fromkeys(triton_models)
@@ -42,8 +43,11 @@ class ModelFiles:
         )
 
     async def in_memory(self, triton_models: Sequence[str]) -> bool:
-        """Whether loading them would read nothing from disk."""
-        return await asyncio.to_thread(lambda: all_in_memory(self.of(triton_models)))
+        """Whether loading them would read nothing from disk; False where that cannot be known."""
+        try:
+            return await asyncio.to_thread(lambda: all_in_memory(self.of(triton_models)))
+        except OSError:
+            return False
 
 
 class HostMemory:
@@ -107,7 +111,7 @@ class HostMemory:
             try:
                 for path in paths:
                     self._hold(path, wanted)
-            except OSError as error:
+            except (OSError, ValueError) as error:  # gone, or empty by now
                 log.warning("not held in host memory", model=model, reason=str(error))
             self._look(plan)
 
@@ -117,9 +121,13 @@ class HostMemory:
         counted: set[Path] = set()
         room = self._capacity
         for model in wanted:
-            paths = self._files.of(self._components.get(model, ()))
-            new = set(paths) - counted
-            size = sum(path.stat().st_size for path in new)
+            try:
+                paths = self._files.of(self._components.get(model, ()))
+                new = set(paths) - counted
+                size = sum(path.stat().st_size for path in new)
+            except OSError as error:
+                log.warning("not held in host memory", model=model, reason=str(error))
+                continue
             if paths and size <= room:
                 plan[model] = paths
                 counted |= new

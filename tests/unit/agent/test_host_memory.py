@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -162,3 +162,20 @@ async def test_a_file_that_was_replaced_is_held_anew(
         other.replace(repository / "green" / "1" / "weights")
         await until(lambda: host.facts().resident_bytes == 2 * SIZE)
         assert host.facts().models == ("green",)
+
+
+async def test_files_that_cannot_be_looked_at_cost_only_their_own_model(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, of = ModelFiles(repository), ModelFiles.of
+
+    def refused(self: ModelFiles, triton_models: Sequence[str]) -> list[Path]:
+        if "red" in triton_models:
+            raise PermissionError(13, "Permission denied", "red")
+        return of(self, triton_models)
+
+    monkeypatch.setattr(ModelFiles, "of", refused)  # root may look at everything
+    assert not await files.in_memory(["red"])
+    async with running(repository, 10 * SIZE) as host:
+        host.keep(["red", "green"])
+        await until(lambda: host.facts().models == ("green",))
