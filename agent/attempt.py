@@ -121,7 +121,7 @@ class AttemptRun:
             raise ExecutionError(
                 f"this model cannot be sampled so: {error}", retryable=False, reason="INVALID_SPEC"
             ) from error
-        shape = (form.channels, spec.height // form.downscale, spec.width // form.downscale)
+        shape = form.shape(spec.width, spec.height)
         seeds = tuple(spec.seed_of(i) for i in range(spec.count))
         start = np.stack([noise(seed, 0, shape) for seed in seeds])
         start *= np.float32(steps.initial_scale)
@@ -140,10 +140,11 @@ class AttemptRun:
         return self._denoising.latents
 
     async def _decode(self, latents: Floats) -> NDArray[np.uint8]:
-        """uint8 (count, H, W, 3)."""
+        """uint8 (count, H, W, 3), or (1, T, H, W, 3) of a video."""
         spec = self.work.spec
         images = await self._triton.decode(self.card, latents)
-        if images.shape != (spec.count, spec.height, spec.width, 3) or images.dtype != np.uint8:
+        pixels = self.card.latents.pixel_shape(spec.width, spec.height)
+        if images.shape != (spec.count, *pixels) or images.dtype != np.uint8:
             raise ExecutionError(
                 "the decoder gave pictures of another size than was asked for",
                 retryable=False,

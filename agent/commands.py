@@ -143,7 +143,7 @@ class Commands:
                 raise ExecutionError("no such device", retryable=True, reason="DEVICE_UNKNOWN")
             if work is None:
                 raise ExecutionError(
-                    "this agent makes pictures only", retryable=False, reason="NOT_IMPLEMENTED"
+                    "this agent cannot make that", retryable=False, reason="NOT_IMPLEMENTED"
                 )
             run = device.admit(work, self._hear)
         except ExecutionError as error:

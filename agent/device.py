@@ -114,12 +114,16 @@ class Device:
         has ended), its model counts as in use.
 
         Raises:
-            ExecutionError: the model is not known here.
+            ExecutionError: the model is not known here, or makes something else.
         """
         card = self._catalog.get(work.model)
         if card is None:
             raise ExecutionError(
                 "this agent does not know the model", retryable=True, reason="MODEL_UNKNOWN"
+            )
+        if card.kind != work.kind:
+            raise ExecutionError(
+                f"this model makes {card.kind}s", retryable=False, reason="NOT_IMPLEMENTED"
             )
         run = AttemptRun(
             work,

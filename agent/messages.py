@@ -21,7 +21,7 @@ from agent.work import (
     Work,
 )
 from atelier.status import to_status
-from atelier.translate import image_from, provenance_to, result_to
+from atelier.translate import provenance_to, result_to, spec_from
 from atelier.v1 import agent_pb2 as pb
 from atelier.v1 import generation_pb2
 
@@ -47,15 +47,15 @@ def attempt_to(attempt: Attempt) -> pb.Attempt:
 
 
 def work_from(message: pb.RunGeneration) -> Work | None:
-    """What to run; None where it is nothing that this agent can make (a video)."""
+    """What to run; None where it is nothing that this agent knows how to make."""
     generation = message.generation
-    if generation.WhichOneof("spec") != "image":
+    if generation.WhichOneof("spec") is None:
         return None
     return Work(
         attempt=attempt_from(message.attempt),
         tenant=generation.tenant,
         model=generation.model,
-        spec=image_from(generation.image),
+        spec=spec_from(generation),
     )
 
 

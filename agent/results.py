@@ -1,5 +1,7 @@
 """Results: pixels to files that say how they were made, uploaded under keys that hold the attempt.
 
+A picture is encoded, then put; a video is uploaded while it is encoded, part by part.
+
 The lease_token in the key means that two attempts at one generation never write the same object: a
 zombie's upload cannot replace a published picture. What an attempt uploaded and did not publish in
 the end (it was cancelled, or a later picture failed) is deleted as well as that goes. Nothing else
@@ -14,9 +16,9 @@ import asyncio
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import numpy as np
@@ -24,15 +26,17 @@ import structlog
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from agent import video
 from agent.work import AttemptCancelledError, Work
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError, UnavailableError
 from atelier.generation import Result
-from atelier.spec import ImageSpec
+from atelier.object_store import Stored
+from atelier.spec import ImageSpec, Spec, VideoSpec
 
 log = structlog.get_logger()
 
-CONTENT_TYPE = "image/png"
+PNG_TYPE = "image/png"
 UPLOAD_THREADS = 8  # they mostly wait; half of what the store's connection pool holds
 _COMPRESS_LEVEL = 6  # zlib's default, stated: the bytes depend on it
 
@@ -41,6 +45,9 @@ class Store(Protocol):
     """What is needed of the object store."""
 
     def put(self, key: str, data: bytes, content_type: str) -> None: ...
+    def put_stream(
+        self, key: str, pieces: Callable[[], Iterable[bytes]], content_type: str
+    ) -> Stored: ...
     def delete(self, key: str) -> None: ...
 
 
@@ -58,11 +65,14 @@ class Results:
         images: NDArray[np.uint8],
         cancelled: Callable[[], bool],
     ) -> tuple[Result, ...]:
-        """Encode and upload the pictures uint8 (n, H, W, 3) of an attempt, in order.
+        """Encode and upload what an attempt made, in order.
+
+        Args:
+            images: pictures uint8 (n, H, W, 3), or a video (1, T, H, W, 3).
 
         Raises:
-            ExecutionError: the store did not take them, retries included.
-            AttemptCancelledError: `cancelled()` was true before a picture.
+            ExecutionError: the store did not take them, retries included, or they have no encoder.
+            AttemptCancelledError: `cancelled()` was true before a picture, or within a video.
         """
         loop = asyncio.get_running_loop()
         results: list[Result] = []
@@ -72,7 +82,7 @@ class Results:
                     raise AttemptCancelledError
                 results.append(
                     await loop.run_in_executor(
-                        self._threads, self._publish_one, work, card, index, pixels
+                        self._threads, self._publish_one, work, card, index, pixels, cancelled
                     )
                 )
         except AttemptCancelledError:
@@ -90,20 +100,66 @@ class Results:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _publish_one(
-        self, work: Work, card: ModelCard, index: int, pixels: NDArray[np.uint8]
+        self,
+        work: Work,
+        card: ModelCard,
+        index: int,
+        pixels: NDArray[np.uint8],
+        cancelled: Callable[[], bool],
     ) -> Result:
+        if isinstance(work.spec, VideoSpec):
+            return self._publish_video(work, work.spec, card, pixels, cancelled)
         data = encode_png(pixels, work.spec, index, card)
         key = object_key(work, index)
-        self._store.put(key, data, CONTENT_TYPE)
+        self._store.put(key, data, PNG_TYPE)
         return Result(
             index=index,
             object_key=key,
-            content_type=CONTENT_TYPE,
+            content_type=PNG_TYPE,
             size_bytes=len(data),
             width=pixels.shape[1],
             height=pixels.shape[0],
             sha256=hashlib.sha256(data).hexdigest(),
             seed=work.spec.seed_of(index),
+        )
+
+    def _publish_video(
+        self,
+        work: Work,
+        spec: VideoSpec,
+        card: ModelCard,
+        frames: NDArray[np.uint8],
+        cancelled: Callable[[], bool],
+    ) -> Result:
+        output, pace = spec.output, spec.frames_per_second
+        told = None if output.omit_metadata else parameters_of(spec, 0, card)
+
+        def pieces() -> Iterator[bytes]:  # from the start again, where the store is asked again
+            try:
+                for piece in video.encode(frames, pace, output.format, told):
+                    if cancelled():
+                        raise AttemptCancelledError
+                    yield piece
+            except (video.EncodingError, LookupError) as error:
+                log.warning("video not encoded", detail=str(error)[:300])
+                raise ExecutionError(
+                    "the video could not be encoded", retryable=False, reason="ENCODING_FAILED"
+                ) from error
+
+        key, kind = object_key(work, 0), video.CONTAINERS[output.format]
+        stored = self._store.put_stream(key, pieces, kind.content_type)
+        return Result(
+            index=0,
+            object_key=key,
+            content_type=kind.content_type,
+            size_bytes=stored.size_bytes,
+            width=frames.shape[2],
+            height=frames.shape[1],
+            sha256=stored.sha256,
+            seed=spec.seed,
+            frames=len(frames),
+            frames_per_second=pace,
+            codec=video.encoder_of(output.format).codec,
         )
 
     def _sweep(self, work: Work, count: int) -> None:
@@ -126,10 +182,29 @@ class Results:
 
 
 def object_key(work: Work, index: int) -> str:
-    """results/{tenant}/{generation_id}/{lease_token}/{index}.png, safe as a path."""
+    """results/{tenant}/{generation_id}/{lease_token}/{index}.{suffix}, safe as a path."""
     tenant = quote(work.tenant, safe="").replace(".", "%2E")  # no dots: no parent folders
     attempt = work.attempt
-    return f"results/{tenant}/{attempt.generation_id}/{attempt.lease_token}/{index}.png"
+    spec = work.spec
+    suffix = video.CONTAINERS[spec.output.format].suffix if isinstance(spec, VideoSpec) else "png"
+    return f"results/{tenant}/{attempt.generation_id}/{attempt.lease_token}/{index}.{suffix}"
+
+
+def parameters_of(spec: Spec, index: int, card: ModelCard) -> dict[str, Any]:
+    """What a file tells of how it was made, so that it can be made again."""
+    pace = {"frames_per_second": spec.frames_per_second} if isinstance(spec, VideoSpec) else {}
+    return {
+        "prompt": spec.prompt,
+        "negative_prompt": spec.negative_prompt,
+        "seed": spec.seed_of(index),
+        "steps": spec.steps,
+        "guidance": spec.guidance,
+        "sampler": spec.sampler,
+        "size": spec.shape,
+        **pace,
+        "model": card.name,
+        "model_version": card.version,
+    }
 
 
 def encode_png(pixels: NDArray[np.uint8], spec: ImageSpec, index: int, card: ModelCard) -> bytes:
@@ -142,18 +217,8 @@ def encode_png(pixels: NDArray[np.uint8], spec: ImageSpec, index: int, card: Mod
     Returns:
         The file; its iTXt chunk "parameters" is the JSON from which it can be made again.
     """
-    parameters = {
-        "prompt": spec.prompt,
-        "negative_prompt": spec.negative_prompt,
-        "seed": spec.seed_of(index),
-        "steps": spec.steps,
-        "guidance": spec.guidance,
-        "sampler": spec.sampler,
-        "size": spec.shape,
-        "model": card.name,
-        "model_version": card.version,
-    }
     chunks = PngImagePlugin.PngInfo()
+    parameters = parameters_of(spec, index, card)
     chunks.add_itxt("parameters", json.dumps(parameters, ensure_ascii=False))
     chunks.add_text("Software", "Atelier")
     file = io.BytesIO()

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from atelier.errors import AtelierError
 from atelier.generation import Provenance, Result
-from atelier.spec import ImageSpec
+from atelier.spec import Spec, VideoSpec
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,12 @@ class Work:
     attempt: Attempt
     tenant: str
     model: str
-    spec: ImageSpec
+    spec: Spec
+
+    @property
+    def kind(self) -> str:
+        """What is made, in the words of cards."""
+        return "video" if isinstance(self.spec, VideoSpec) else "image"
 
 
 class Phase(StrEnum):

@@ -92,6 +92,16 @@ class LatentFormat:
     output_frames: int = 0
     masking: str = ""
 
+    def shape(self, width: int, height: int) -> tuple[int, ...]:
+        """Of one row's latents, for pixels of this width and height."""
+        time = (self.frames,) if self.frames else ()
+        return (self.channels, *time, height // self.downscale, width // self.downscale)
+
+    def pixel_shape(self, width: int, height: int) -> tuple[int, ...]:
+        """Of what one row is decoded to: (H, W, 3), or (T, H, W, 3) of a video."""
+        time = (self.output_frames,) if self.output_frames else ()
+        return (*time, height, width, 3)
+
 
 @dataclass(frozen=True)
 class TextFormat:
@@ -191,7 +201,9 @@ def _card(data: dict[str, Any]) -> ModelCard:
         )
         for name, limit in data["limits"].items()
     }
-    if missing := [name for name in NUMERIC_FIELDS if name not in limits]:
+    if data["kind"] not in NUMERIC_FIELDS:
+        raise ValueError(f"model card: kind is {data['kind']!r}, not image or video")
+    if missing := [name for name in NUMERIC_FIELDS[data["kind"]] if name not in limits]:
         raise ValueError(f"model card: no limits for {', '.join(missing)}")
     presets = {
         name: Preset(

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from atelier.spec import ImageSpec
+from atelier.spec import Spec
 
 
 class State(StrEnum):
@@ -91,7 +91,10 @@ MAX_EXCUSED = 30  # attempts that failed by a part that was away do not count, b
 
 @dataclass(frozen=True)
 class Result:
-    """One picture that was made and uploaded; `sha256` in lower-case hexadecimal."""
+    """One picture or video that was made and uploaded; `sha256` in lower-case hexadecimal.
+
+    The last three are a video's: 0 and empty for a picture.
+    """
 
     index: int
     object_key: str
@@ -101,6 +104,9 @@ class Result:
     height: int
     sha256: str
     seed: int
+    frames: int = 0
+    frames_per_second: float = 0.0
+    codec: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,12 +130,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class Generation:
-    """A durable request for pictures: one row of the table `generations`."""
+    """A durable request for pictures or a video: one row of the table `generations`."""
 
     id: str
     tenant: str
     model: str
-    spec: ImageSpec
+    spec: Spec
     create_time: datetime
     state: State = State.QUEUED
     attempt: int = 0

@@ -21,7 +21,7 @@ from atelier.generation import (
     Result,
     State,
 )
-from atelier.spec import ImageSpec
+from atelier.spec import stored_spec
 
 
 class GenerationStore:
@@ -180,7 +180,7 @@ def _generation(row: Mapping[str, Any]) -> Generation:
         id=str(row["id"]),
         tenant=row["tenant"],
         model=row["model"],
-        spec=ImageSpec(**row["spec"]),
+        spec=stored_spec(row["spec"]),
         create_time=row["create_time"],
         state=State(row["state"]),
         attempt=row["attempt"],

@@ -11,10 +11,11 @@ import hashlib
 import io
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Self, TypeVar
+from typing import BinaryIO, Self, TypeVar, cast
 
 import structlog
 import urllib3
@@ -32,10 +33,19 @@ CONNECT_SECONDS = 2.0
 READ_SECONDS = 20.0
 TRIES = 4
 FIRST_PAUSE_SECONDS = 0.2  # doubled each time, with full jitter
+PART_BYTES = 5 * 2**20  # of an upload of unknown length; S3 takes no smaller ones
 _POOL_CONNECTIONS = 16
 _TRANSIENT_CODES = frozenset(
     {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted"}
 )
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What was stored; `sha256` in lower-case hexadecimal."""
+
+    size_bytes: int
+    sha256: str
 
 
 class ObjectStore:
@@ -92,6 +102,35 @@ class ObjectStore:
             ),
         )
 
+    def put_stream(
+        self, key: str, pieces: Callable[[], Iterable[bytes]], content_type: str
+    ) -> Stored:
+        """Store what `pieces` gives under `key`, part by part, while it gives it.
+
+        Nothing lies under `key` until all of it does. One part is in memory at a time.
+
+        Args:
+            pieces: called again for each try; what it raises ends the upload, and is raised here.
+
+        Raises:
+            UnavailableError: it was not taken.
+        """
+
+        def put() -> Stored:
+            reader = _Reader(pieces())
+            self._client.put_object(
+                bucket_name=self._bucket,
+                object_name=key,
+                data=cast(BinaryIO, reader),
+                length=-1,
+                content_type=content_type,
+                part_size=PART_BYTES,
+                num_parallel_uploads=1,  # else several parts wait in memory
+            )
+            return Stored(reader.size_bytes, reader.digest.hexdigest())
+
+        return self._try("put_stream", put)
+
     def get(self, key: str) -> bytes:
         """What lies under `key`.
 
@@ -146,6 +185,26 @@ class ObjectStore:
             pause = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
             self._sleep(self._rng.uniform(0, pause))
         raise AssertionError("unreachable: the last try returns or raises")
+
+
+class _Reader:
+    """What minio reads a stream by; counts and hashes what was read."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self.size_bytes = 0
+        self.digest = hashlib.sha256()
+        self._pieces = iter(pieces)
+        self._held = bytearray()
+
+    def read(self, size: int) -> bytes:
+        """As many bytes as asked for; fewer at the end only."""
+        while len(self._held) < size and (piece := next(self._pieces, None)) is not None:
+            self._held += piece
+        taken = bytes(self._held[:size])
+        del self._held[:size]
+        self.size_bytes += len(taken)
+        self.digest.update(taken)
+        return taken
 
 
 def _transient(error: Exception) -> bool:

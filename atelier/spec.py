@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from atelier.errors import Violation
+from atelier.output import VideoOutput, stored_video_output
 
 MAX_PROMPT_CHARACTERS = 4_000
 MAX_SEED = 2**32 - 1
@@ -55,6 +57,14 @@ class Limit:
         return None
 
 
+# What a caller may leave to the model: the numeric fields of each kind's spec.
+_COMMON_FIELDS = ("width", "height", "steps", "guidance")
+NUMERIC_FIELDS = {
+    "image": (*_COMMON_FIELDS, "count"),
+    "video": (*_COMMON_FIELDS, "frames", "frames_per_second"),
+}
+
+
 @dataclass(frozen=True)
 class ImageSpec:
     """Pictures to make, every parameter filled in. Picture i has seed + i (modulo 2^32)."""
@@ -79,39 +89,81 @@ class ImageSpec:
 
 
 @dataclass(frozen=True)
+class VideoSpec:
+    """A video to make, every parameter filled in."""
+
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    seed: int
+    frames: int
+    frames_per_second: int
+    sampler: str
+    output: VideoOutput = field(default_factory=VideoOutput)
+
+    @property
+    def shape(self) -> str:
+        """What must be equal for two generations to share a batch (with the model)."""
+        return f"{self.width}x{self.height}x{self.frames}"
+
+    @property
+    def count(self) -> int:
+        """A video is one row of its batch."""
+        return 1
+
+    def seed_of(self, index: int) -> int:
+        assert index == 0
+        return self.seed
+
+
+Spec = ImageSpec | VideoSpec
+
+
+def stored_spec(values: Mapping[str, Any]) -> Spec:
+    """The spec of which `values` are the fields, as dataclasses.asdict gave them."""
+    if "frames" not in values:
+        return ImageSpec(**values)
+    return VideoSpec(**{**values, "output": stored_video_output(values["output"])})
+
+
+@dataclass(frozen=True)
 class PartialSpec:
-    """What a caller gave: None where nothing was."""
+    """What a caller gave; a number that is not in `numbers` was not given."""
 
     prompt: str = ""
     negative_prompt: str = ""
-    width: int | None = None
-    height: int | None = None
-    steps: int | None = None
-    guidance: float | None = None
     seed: int | None = None
-    count: int | None = None
     sampler: str = ""
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
-NUMERIC_FIELDS = ("width", "height", "steps", "guidance", "count")
+@dataclass(frozen=True)
+class Choices:
+    """What a model offers, and what the caller's preset says.
+
+    Attributes:
+        kind: "image" or "video".
+        limits: one for each of the kind's NUMERIC_FIELDS.
+    """
+
+    kind: str
+    limits: Mapping[str, Limit]
+    samplers: tuple[str, ...]
+    default_sampler: str
+    preset_values: Mapping[str, float] = field(default_factory=dict)
+    preset_sampler: str = ""
 
 
 def resolve(
-    given: PartialSpec,
-    *,
-    limits: Mapping[str, Limit],
-    samplers: tuple[str, ...],
-    default_sampler: str,
-    preset_values: Mapping[str, float],
-    preset_sampler: str,
-    seed: int,
-    path: str,
-) -> tuple[ImageSpec, list[Violation]]:
+    given: PartialSpec, choices: Choices, *, seed: int, path: str
+) -> tuple[Spec, list[Violation]]:
     """Fill in and check a spec.
 
     Args:
         given: what the caller gave.
-        limits: the model's, one for each of NUMERIC_FIELDS.
         seed: the seed to take where none is given.
         path: prefix of the fields' paths, such as "image".
 
@@ -122,40 +174,39 @@ def resolve(
     bad += _prompt_violations(given.negative_prompt, f"{path}.negative_prompt", required=False)
 
     values: dict[str, float] = {}
-    for field in NUMERIC_FIELDS:
-        own = getattr(given, field)
-        limit = limits[field]
-        values[field] = preset_values.get(field, limit.default) if own is None else own
-        if own is not None and (violation := limit.violation(own, f"{path}.{field}")):
+    for name in NUMERIC_FIELDS[choices.kind]:
+        own = given.numbers.get(name)
+        limit = choices.limits[name]
+        values[name] = choices.preset_values.get(name, limit.default) if own is None else own
+        if own is not None and (violation := limit.violation(own, f"{path}.{name}")):
             bad.append(violation)
 
     chosen_seed = seed if given.seed is None else given.seed
     if not 0 <= chosen_seed <= MAX_SEED:
         bad.append(Violation(f"{path}.seed", f"must be 0 to {MAX_SEED}; got {chosen_seed}"))
 
-    sampler = given.sampler or preset_sampler or default_sampler
-    if sampler not in samplers:
-        known = ", ".join(samplers)
+    sampler = given.sampler or choices.preset_sampler or choices.default_sampler
+    if sampler not in choices.samplers:
+        known = ", ".join(choices.samplers)
         bad.append(Violation(f"{path}.sampler", f"unknown; this model knows {known}"))
     if bad:
-        values = {field: limits[field].default for field in NUMERIC_FIELDS}  # NaN has no int
-    spec = ImageSpec(
+        values = {name: choices.limits[name].default for name in values}  # NaN has no int
+    whole: dict[str, Any] = {n: int(value) for n, value in values.items() if n != "guidance"}
+    spec = ImageSpec if choices.kind == "image" else VideoSpec
+    made: Spec = spec(
         prompt=given.prompt,
         negative_prompt=given.negative_prompt,
-        width=int(values["width"]),
-        height=int(values["height"]),
-        steps=int(values["steps"]),
         guidance=float(values["guidance"]),
         seed=chosen_seed,
-        count=int(values["count"]),
         sampler=sampler,
+        **whole,
     )
-    return spec, bad
+    return made, bad
 
 
 def _prompt_violations(text: str, path: str, *, required: bool) -> list[Violation]:
     if required and not text.strip():
-        return [Violation(path, "must not be blank: say what the picture shows")]
+        return [Violation(path, "must not be blank: say what is to be seen")]
     if len(text) > MAX_PROMPT_CHARACTERS:
         return [Violation(path, f"at most {MAX_PROMPT_CHARACTERS} characters; got {len(text)}")]
     if "\0" in text:

@@ -10,7 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from atelier.generation import Failure, Generation, Priority, Provenance, Result, State
-from atelier.spec import ImageSpec
+from atelier.output import VideoFormat, VideoOutput
+from atelier.spec import ImageSpec, Spec, VideoSpec
 from atelier.status import DOMAIN, MAX_MESSAGE_BYTES, cut
 from atelier.v1 import generation_pb2 as pb
 
@@ -20,8 +21,12 @@ _STATES = {state: pb.GenerationState.Value(f"GENERATION_STATE_{state}") for stat
 _STATES_BACK: dict[int, State] = {number: state for state, number in _STATES.items()}
 _PRIORITIES = {p: pb.Priority.Value(f"PRIORITY_{p}") for p in Priority}
 _PRIORITIES_BACK: dict[int, Priority] = {number: p for p, number in _PRIORITIES.items()}
+_VIDEO_FORMATS_BACK: dict[int, VideoFormat] = {
+    pb.VideoFormat.Value(f"VIDEO_FORMAT_{f}"): f for f in VideoFormat
+}
 _RESULT_FIELDS = (
     "index", "object_key", "content_type", "size_bytes", "width", "height", "sha256", "seed",
+    "frames", "frames_per_second", "codec",
 )  # fmt: skip
 
 
@@ -65,7 +70,6 @@ def generation_to(generation: Generation) -> pb.Generation:
         id=generation.id,
         tenant=generation.tenant,
         model=generation.model,
-        image=image_to(generation.spec),
         state=pb.GenerationState.ValueType(_STATES[generation.state]),
         attempt=generation.attempt,
         results=[result_to(result) for result in generation.results],
@@ -77,6 +81,10 @@ def generation_to(generation: Generation) -> pb.Generation:
         priority=priority_to(generation.priority),
         deadline=time_to(generation.deadline),
     )
+    if isinstance(generation.spec, VideoSpec):
+        message.video.CopyFrom(video_to(generation.spec))
+    else:
+        message.image.CopyFrom(image_to(generation.spec))
     if generation.failure:
         message.failure.CopyFrom(failure_to(generation.failure))
     if generation.provenance:
@@ -90,7 +98,7 @@ def generation_from(message: pb.Generation, request_hash: bytes = b"") -> Genera
         id=message.id,
         tenant=message.tenant,
         model=message.model,
-        spec=image_from(message.image),
+        spec=spec_from(message),
         create_time=time_from(message.create_time),
         attempt=message.attempt,
         priority=priority_from(message.priority) or Priority.NORMAL,
@@ -99,6 +107,12 @@ def generation_from(message: pb.Generation, request_hash: bytes = b"") -> Genera
         request_id=message.request_id,
         request_hash=request_hash,
     )
+
+
+def spec_from(message: pb.Generation) -> Spec:
+    """What to make, every parameter filled in by the gateway."""
+    is_video = message.WhichOneof("spec") == "video"
+    return video_from(message.video) if is_video else image_from(message.image)
 
 
 def image_to(spec: ImageSpec) -> pb.ImageSpec:
@@ -131,9 +145,57 @@ def image_from(message: pb.ImageSpec) -> ImageSpec:
     )
 
 
+def video_to(spec: VideoSpec) -> pb.VideoSpec:
+    """Every parameter filled in."""
+    return pb.VideoSpec(
+        prompt=spec.prompt,
+        negative_prompt=spec.negative_prompt,
+        width=spec.width,
+        height=spec.height,
+        steps=spec.steps,
+        guidance=spec.guidance,
+        seed=spec.seed,
+        frames=spec.frames,
+        frames_per_second=spec.frames_per_second,
+        sampler=spec.sampler,
+        output=pb.VideoOutput(
+            format=pb.VideoFormat.Value(f"VIDEO_FORMAT_{spec.output.format}"),
+            omit_metadata=spec.output.omit_metadata,
+        ),
+    )
+
+
+def video_from(message: pb.VideoSpec) -> VideoSpec:
+    """A spec that was filled in by the gateway."""
+    return VideoSpec(
+        prompt=message.prompt,
+        negative_prompt=message.negative_prompt,
+        width=message.width,
+        height=message.height,
+        steps=message.steps,
+        guidance=message.guidance,
+        seed=message.seed,
+        frames=message.frames,
+        frames_per_second=message.frames_per_second,
+        sampler=message.sampler,
+        output=VideoOutput(
+            video_format_from(message.output.format) or VideoFormat.MP4,
+            message.output.omit_metadata,
+        ),
+    )
+
+
+def video_format_from(number: int) -> VideoFormat | None:
+    """The format of an enum value; MP4 where unspecified, None for an unknown one."""
+    return VideoFormat.MP4 if number == 0 else _VIDEO_FORMATS_BACK.get(number)
+
+
 def result_to(result: Result) -> pb.Result:
     """A result without URL."""
-    return pb.Result(**{name: getattr(result, name) for name in _RESULT_FIELDS})
+    message = pb.Result(**{name: getattr(result, name) for name in _RESULT_FIELDS})
+    if result.frames_per_second:
+        message.duration_seconds = result.frames / result.frames_per_second
+    return message
 
 
 def result_from(message: pb.Result) -> Result:

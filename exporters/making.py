@@ -227,7 +227,7 @@ def costs(job: Job, made: Made, show: Show) -> dict[str, dict[str, Cost]]:
     found: dict[str, dict[str, Cost]] = {}
     down, rows = job.spec.downscale, tuple(n for n in ROWS if n <= job.spec.max_batch_size)
     for width, height in job.shapes:
-        by_role = found.setdefault(f"{width}x{height}", {})
+        by_role = found.setdefault(job.spec.shape(width, height), {})
         shape = Shape(height // down, width // down, down)
         for role in made.onnx:
             with show.stage(f"{role}: cost at {width}x{height}") as bar:

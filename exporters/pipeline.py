@@ -101,7 +101,9 @@ def _publish(
                 schedule=job.schedule,
                 samplers=job.samplers,
                 offer=job.offer,
-                limits=job.offer.limits(job.shapes, job.multiple * spec.downscale),
+                limits=job.offer.limits(
+                    job.shapes, job.multiple * spec.downscale, spec.output_frames
+                ),
                 weights={c.name: made.weights[c.role] for c in spec.components},
                 parts={name: size for name, (_, size) in parts.items()},
                 costs=costs,

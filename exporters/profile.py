@@ -55,7 +55,7 @@ def profile(
     costs: dict[str, dict[str, Cost]] = {}
     for width, height in wanted:
         shape = Shape(height // spec.downscale, width // spec.downscale, spec.downscale)
-        by_role = costs.setdefault(f"{width}x{height}", {})
+        by_role = costs.setdefault(spec.shape(width, height), {})
         for component in spec.components:
             with show.stage(f"{component.role} at {width}x{height}") as bar:
                 cost = measure(model_path(repository, component), shape, rows)
@@ -65,7 +65,7 @@ def profile(
 
 
 def _size(shape: str) -> tuple[int, int]:
-    width, _, height = shape.partition("x")
+    width, height, *_ = shape.split("x")
     return int(width), int(height)
 
 

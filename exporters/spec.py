@@ -105,6 +105,10 @@ class ExportSpec:
     def latent_dims(self) -> tuple[int, ...]:
         return (self.channels, *((self.frames,) if self.frames else ()), FREE, FREE)
 
+    def shape(self, width: int, height: int) -> str:
+        """What a size is called in profiles: as atelier.spec has it, 64x64, or 64x64x8 of clips."""
+        return f"{width}x{height}" + (f"x{self.output_frames}" if self.output_frames else "")
+
     @property
     def text_encoder(self) -> Component:
         return self._component(

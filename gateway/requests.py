@@ -8,6 +8,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import accumulate
 
@@ -16,8 +17,19 @@ from google.protobuf.message import Message
 from atelier.catalog import Catalog, ModelCard, Preset
 from atelier.errors import InvalidArgumentError, Violation
 from atelier.generation import Generation, Priority
-from atelier.spec import REQUEST_ID, UUID, ImageSpec, PartialSpec, label_violations, resolve
-from atelier.translate import optional_time_from, priority_from, state_from
+from atelier.output import VideoFormat, VideoOutput
+from atelier.spec import (
+    NUMERIC_FIELDS,
+    REQUEST_ID,
+    UUID,
+    Choices,
+    PartialSpec,
+    Spec,
+    VideoSpec,
+    label_violations,
+    resolve,
+)
+from atelier.translate import optional_time_from, priority_from, state_from, video_format_from
 from atelier.v1 import generation_pb2 as pb
 
 DEFAULT_PAGE, MAX_PAGE = 50, 1_000
@@ -25,7 +37,6 @@ MAX_PAGE_TOKEN = 256  # characters; ours have about half of that
 MAX_PAGE_BYTES = 3 * 2**20  # below gRPC's 4 MiB, which every client has by default
 LATEST_DEADLINE = datetime(9999, 1, 1, tzinfo=UTC)  # whatever the time zone, it is a date
 _NO_PRESET = Preset("", {})
-_OPTIONAL = ("width", "height", "steps", "guidance", "seed", "count")
 
 
 def generation_of(
@@ -67,7 +78,7 @@ def generation_of(
                 f"must lie in the future, before {LATEST_DEADLINE:%Y}; leave it unset for none",
             )
         )
-    spec = _image_of(request, card, path, bad, new_seed) if card else None
+    spec = _spec_of(request, card, path, bad, new_seed) if card else None
     if bad or spec is None:
         raise InvalidArgumentError(bad)
     return Generation(
@@ -101,13 +112,13 @@ def hash_of(request: pb.CreateGenerationRequest) -> bytes:
     return hashlib.sha256(known.SerializeToString(deterministic=True)).digest()
 
 
-def _image_of(
+def _spec_of(
     request: pb.CreateGenerationRequest,
     card: ModelCard,
     path: str,
     bad: list[Violation],
     new_seed: Callable[[], int],
-) -> ImageSpec | None:
+) -> Spec | None:
     given = request.WhichOneof("spec")
     if given != card.kind:
         bad.append(Violation(f"{path}spec", f"{card.name} makes {card.kind}s: fill in {card.kind}"))
@@ -117,28 +128,44 @@ def _image_of(
         known = ", ".join(card.presets) or "none"
         bad.append(Violation(f"{path}preset", f"unknown; {card.name} has: {known}"))
         preset = _NO_PRESET
-    spec, violations = resolve(
-        _partial(request.image),
+    choices = Choices(
+        kind=card.kind,
         limits=card.limits,
         samplers=card.samplers,
         default_sampler=card.default_sampler,
         preset_values=preset.values,
         preset_sampler=preset.sampler,
-        seed=new_seed(),
-        path=f"{path}image",
     )
+    path += given
+    wanted = request.video if given == "video" else request.image
+    spec, violations = resolve(_partial(wanted, given), choices, seed=new_seed(), path=path)
     bad += violations
+    if isinstance(spec, VideoSpec):
+        return replace(spec, output=_video_output_of(request.video.output, f"{path}.output", bad))
     return spec
 
 
-def _partial(image: pb.ImageSpec) -> PartialSpec:
-    numbers = {name: getattr(image, name) for name in _OPTIONAL if image.HasField(name)}  # type: ignore[arg-type]
+def _partial(spec: pb.ImageSpec | pb.VideoSpec, kind: str) -> PartialSpec:
     return PartialSpec(
-        prompt=image.prompt,
-        negative_prompt=image.negative_prompt,
-        sampler=image.sampler,
-        **numbers,
+        prompt=spec.prompt,
+        negative_prompt=spec.negative_prompt,
+        seed=spec.seed if spec.HasField("seed") else None,
+        sampler=spec.sampler,
+        numbers={
+            name: getattr(spec, name)
+            for name in NUMERIC_FIELDS[kind]
+            if spec.HasField(name)  # type: ignore[arg-type]
+        },
     )
+
+
+def _video_output_of(output: pb.VideoOutput, path: str, bad: list[Violation]) -> VideoOutput:
+    """How the file is to be written; what is wrong with it goes to `bad`."""
+    format_ = video_format_from(output.format)
+    if format_ is None:
+        known = ", ".join(VideoFormat)
+        bad.append(Violation(f"{path}.format", f"unknown value {output.format}; one of {known}"))
+    return VideoOutput(format_ or VideoFormat.MP4, output.omit_metadata)
 
 
 def checked_id(generation_id: str, field: str = "id") -> str:

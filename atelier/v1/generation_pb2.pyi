@@ -129,6 +129,30 @@ PRIORITY_INTERACTIVE: Priority.ValueType  # 3
 """Somebody is waiting."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
+class _VideoFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VideoFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VideoFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VIDEO_FORMAT_UNSPECIFIED: _VideoFormat.ValueType  # 0
+    """The same as VIDEO_FORMAT_MP4."""
+    VIDEO_FORMAT_MP4: _VideoFormat.ValueType  # 1
+    """Fragmented MP4 with H.264 inside (AV1 where the agent's build has no H.264): video/mp4."""
+    VIDEO_FORMAT_WEBM: _VideoFormat.ValueType  # 2
+    """WebM with VP9 inside: video/webm."""
+
+class VideoFormat(_VideoFormat, metaclass=_VideoFormatEnumTypeWrapper):
+    """The container of a video's file."""
+
+VIDEO_FORMAT_UNSPECIFIED: VideoFormat.ValueType  # 0
+"""The same as VIDEO_FORMAT_MP4."""
+VIDEO_FORMAT_MP4: VideoFormat.ValueType  # 1
+"""Fragmented MP4 with H.264 inside (AV1 where the agent's build has no H.264): video/mp4."""
+VIDEO_FORMAT_WEBM: VideoFormat.ValueType  # 2
+"""WebM with VP9 inside: video/webm."""
+Global___VideoFormat: _TypeAlias = VideoFormat  # noqa: Y015
+
 @_typing.final
 class ImageSpec(_message.Message):
     """What to draw. An unset optional field takes the preset's value, else the model's default;
@@ -211,8 +235,34 @@ class ImageSpec(_message.Message):
 Global___ImageSpec: _TypeAlias = ImageSpec  # noqa: Y015
 
 @_typing.final
+class VideoOutput(_message.Message):
+    """How a video's file is written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    OMIT_METADATA_FIELD_NUMBER: _builtins.int
+    format: Global___VideoFormat.ValueType
+    """Its container."""
+    omit_metadata: _builtins.bool
+    """Leave out of the file how it was made (prompt, seed, model and the other parameters)."""
+    def __init__(
+        self,
+        *,
+        format: Global___VideoFormat.ValueType = ...,
+        omit_metadata: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "omit_metadata", b"omit_metadata"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VideoOutput: _TypeAlias = VideoOutput  # noqa: Y015
+
+@_typing.final
 class VideoSpec(_message.Message):
-    """What to film: an ImageSpec's fields and time."""
+    """What to film: an ImageSpec's fields and time. One generation makes one video."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -226,6 +276,7 @@ class VideoSpec(_message.Message):
     FRAMES_FIELD_NUMBER: _builtins.int
     FRAMES_PER_SECOND_FIELD_NUMBER: _builtins.int
     SAMPLER_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """What the video shows. Not blank; at most 4,000 characters."""
     negative_prompt: _builtins.str
@@ -246,6 +297,10 @@ class VideoSpec(_message.Message):
     """Frames a second."""
     sampler: _builtins.str
     """Name of the sampler, one of the model's own."""
+    @_builtins.property
+    def output(self) -> Global___VideoOutput:
+        """How the file is written. Unset: an MP4 that tells how it was made."""
+
     def __init__(
         self,
         *,
@@ -259,10 +314,11 @@ class VideoSpec(_message.Message):
         frames: _builtins.int | None = ...,
         frames_per_second: _builtins.int | None = ...,
         sampler: _builtins.str = ...,
+        output: Global___VideoOutput | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_frames", b"_frames", "_frames_per_second", b"_frames_per_second", "_guidance", b"_guidance", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "frames", b"frames", "frames_per_second", b"frames_per_second", "guidance", b"guidance", "height", b"height", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frames", b"_frames", "_frames_per_second", b"_frames_per_second", "_guidance", b"_guidance", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "frames", b"frames", "frames_per_second", b"frames_per_second", "guidance", b"guidance", "height", b"height", "output", b"output", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frames", b"_frames", "_frames_per_second", b"_frames_per_second", "_guidance", b"_guidance", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "frames", b"frames", "frames_per_second", b"frames_per_second", "guidance", b"guidance", "height", b"height", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frames", b"_frames", "_frames_per_second", b"_frames_per_second", "_guidance", b"_guidance", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "frames", b"frames", "frames_per_second", b"frames_per_second", "guidance", b"guidance", "height", b"height", "negative_prompt", b"negative_prompt", "output", b"output", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frames: _TypeAlias = _typing.Literal["frames"]  # noqa: Y015
     _WhichOneofArgType__frames: _TypeAlias = _typing.Literal["_frames", b"_frames"]  # noqa: Y015
@@ -350,6 +406,10 @@ class Result(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     INLINE_DATA_FIELD_NUMBER: _builtins.int
+    FRAMES_FIELD_NUMBER: _builtins.int
+    FRAMES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    DURATION_SECONDS_FIELD_NUMBER: _builtins.int
+    CODEC_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Which of the pictures asked for, from 0."""
     object_key: _builtins.str
@@ -370,6 +430,14 @@ class Result(_message.Message):
     """The seed it was made with."""
     inline_data: _builtins.bytes
     """The file itself, where inline_results was asked for and it is at most 1 MiB; else empty."""
+    frames: _builtins.int
+    """Frames of a video; 0 for a picture."""
+    frames_per_second: _builtins.float
+    """Frames a second of a video."""
+    duration_seconds: _builtins.float
+    """Seconds that a video lasts."""
+    codec: _builtins.str
+    """How a video is coded: h264, vp9 or av1; empty for a picture."""
     @_builtins.property
     def url_expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the URL ceases to work."""
@@ -388,10 +456,14 @@ class Result(_message.Message):
         sha256: _builtins.str = ...,
         seed: _builtins.int = ...,
         inline_data: _builtins.bytes = ...,
+        frames: _builtins.int = ...,
+        frames_per_second: _builtins.float = ...,
+        duration_seconds: _builtins.float = ...,
+        codec: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["url_expire_time", b"url_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "height", b"height", "index", b"index", "inline_data", b"inline_data", "object_key", b"object_key", "seed", b"seed", "sha256", b"sha256", "size_bytes", b"size_bytes", "url", b"url", "url_expire_time", b"url_expire_time", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "content_type", b"content_type", "duration_seconds", b"duration_seconds", "frames", b"frames", "frames_per_second", b"frames_per_second", "height", b"height", "index", b"index", "inline_data", b"inline_data", "object_key", b"object_key", "seed", b"seed", "sha256", b"sha256", "size_bytes", b"size_bytes", "url", b"url", "url_expire_time", b"url_expire_time", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

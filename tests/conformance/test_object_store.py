@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from atelier.config import ObjectStoreSettings
 from atelier.errors import NotFoundError, UnavailableError
-from atelier.object_store import FIRST_PAUSE_SECONDS, TRIES, ObjectStore
+from atelier.object_store import FIRST_PAUSE_SECONDS, PART_BYTES, TRIES, ObjectStore
 
 SECRET = "canary-secret"
 
@@ -80,6 +80,27 @@ def test_transient_failures_are_tried_again() -> None:
     assert client.calls == TRIES
     for number, pause in enumerate(pauses):
         assert 0 <= pause <= FIRST_PAUSE_SECONDS * 2**number
+
+
+def test_a_stream_is_begun_again_at_each_try() -> None:
+    begun, read = 0, []
+
+    class Client(Scripted):
+        def put_object(self, **given: Any) -> None:
+            read.append(given["data"].read(3))
+            super().put_object()
+            read.append(given["data"].read(100))
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal begun
+        begun += 1
+        yield from (b"ab", b"cd", b"e")
+
+    client = Client(TRANSIENT[0])
+    store = ObjectStore(client, "b", rng=Random(1), sleep=lambda _: None)  # type: ignore[arg-type]
+    stored = store.put_stream("k", pieces, "video/mp4")
+    assert (begun, read) == (2, [b"abc", b"abc", b"de"])
+    assert (stored.size_bytes, stored.sha256) == (5, hashlib.sha256(b"abcde").hexdigest())
 
 
 def test_tries_are_bounded() -> None:
@@ -172,6 +193,38 @@ def test_bytes_survive(store: ObjectStore) -> None:
     with urllib.request.urlopen(url, timeout=10) as answer:
         assert answer.headers["content-type"] == "image/png"
         assert hashlib.sha256(answer.read()).digest() == hashlib.sha256(data).digest()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("size", [0, 1_000, PART_BYTES, 2 * PART_BYTES + 17])
+def test_a_stream_of_unknown_length_arrives_whole(store: ObjectStore, size: int) -> None:
+    data = Random(size).randbytes(size)
+
+    def pieces() -> Iterator[bytes]:
+        yield from (data[at : at + 99_991] for at in range(0, size, 99_991))
+
+    stored = store.put_stream("films/1.mp4", pieces, "video/mp4")
+    assert (stored.size_bytes, stored.sha256) == (size, hashlib.sha256(data).hexdigest())
+    assert store.get("films/1.mp4") == data
+    url, _ = store.presign("films/1.mp4", 60)
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        assert answer.headers["content-type"] == "video/mp4"
+
+
+@pytest.mark.real
+def test_a_stream_that_breaks_off_leaves_nothing(store: ObjectStore) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield bytes(PART_BYTES + 1)
+        yield bytes(PART_BYTES)
+        begun = store._client._list_multipart_uploads(bucket_name="atelier")
+        assert [upload.object_name for upload in begun.uploads] == ["films/2.mp4"]
+        raise KeyError("cancelled")
+
+    with pytest.raises(KeyError):
+        store.put_stream("films/2.mp4", pieces, "video/mp4")
+    assert not store._client._list_multipart_uploads(bucket_name="atelier").uploads
+    with pytest.raises(NotFoundError):
+        store.get("films/2.mp4")
 
 
 @pytest.mark.real

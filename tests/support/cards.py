@@ -87,3 +87,15 @@ def toy_card(name: str = "toy", **changes: object) -> ModelCard:
 def profile(*, activation_bytes: int, batch_cap: int) -> dict[str, Profile]:
     """The profile of the one shape that tests use."""
     return {"64x64": Profile(activation_bytes, batch_cap, ((1, 0.01),))}
+
+
+def video_card(**changes: object) -> ModelCard:
+    """As the toy card, of a model that makes clips of 8 frames, side by side in the channels."""
+    limits = '[limits.frames]\nminimum = 8\nmaximum = 8\ndefault = 8\nunit = "frames"\n'
+    limits += "[limits.frames_per_second]\nminimum = 1\nmaximum = 60\ndefault = 8\n"
+    text = CARD.replace('kind = "image"', 'kind = "video"').replace(
+        "channels = 4\n", "channels = 32\noutput_frames = 8\n"
+    )
+    head, _, tail = text.partition("[limits.count]")
+    text = head + limits + tail[tail.index("[presets") :]
+    return replace(ModelCard.parse(text.replace("64x64", "64x64x8")), name="clips", **changes)  # type: ignore[arg-type]
