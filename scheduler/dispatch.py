@@ -81,6 +81,7 @@ class Dispatch:
         """
         sched, now = self._live.sched, self._clock()
         decisions: list[Noted] = []
+        pending: list[Decision] = []
         try:
             if now >= self._next_tick:
                 self._next_tick = now + TICK_SECONDS
@@ -100,6 +101,7 @@ class Dispatch:
             if why != self._broken:
                 log.critical("core broken", why=why, state=state_line(sched), exc_info=error)
             self._broken = why
+            self._live.did(pending)
             words = set(re.split(r"[:\s]+", why))
             for device in list(sched.devices.values()):
                 if words & {device.id, *device.running}:

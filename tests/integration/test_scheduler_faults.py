@@ -19,6 +19,7 @@ from atelier.migrate import migrate
 from atelier.translate import failure_to, provenance_to, result_to
 from atelier.v1 import agent_pb2, generation_pb2
 from scheduler import outcomes
+from scheduler.decisions import Boundary, Decision, Unload
 from tests.support.generations import BY, RESULT, generation
 from tests.support.house import House
 
@@ -439,3 +440,18 @@ async def test_at_a_boundary_the_core_knows_what_is_left_and_an_old_attempt_tell
     assert ticket.steps_left == ticket.steps == 4
     house.live.boundary("d0", house.live.now())
     assert ticket.steps_left == 1
+
+
+async def test_the_core_s_own_mistake_costs_no_decision_about_others(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.join()
+    boundary = house.live.boundary
+
+    def broken(device_id: str, now: float) -> list[Decision]:
+        assert device_id != "d9", "d9: broken"
+        return boundary(device_id, now)
+
+    monkeypatch.setattr(house.live, "boundary", broken)
+    house.live.did([Boundary("d9"), Unload("toy", "d0")])
+    assert (await house.command("unload_model")).unload_model.model == "toy"
