@@ -12,7 +12,7 @@ export PROMPT STATE_DIR PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help run test test-slow test-full gpu-check verify stubs states lint format types \
 	train-tiny-image export-tiny-image obey train-tiny-video obey-video \
-	bench-scheduler bench-devices bench-pauses bench-engines bench-int8 test-wheel lock clean
+	bench-scheduler bench-devices bench-steps bench-pauses bench-engines bench-int8 test-wheel lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 20
@@ -76,6 +76,9 @@ bench-scheduler: .venv/.dev ## policies compared (SCENARIOS=DIR of folders, TRAC
 
 bench-devices: .venv/.embedded .venv/.dev ## the house over eight sleeping devices, beside its simulator (15 minutes)
 	@.venv/bin/python -m benchmarks.bench_devices
+
+bench-steps: .venv/.embedded .venv/.dev ## what a step costs beside Triton's computing, by gRPC and by shared memory (a minute)
+	@.venv/bin/python -m benchmarks.bench_steps
 
 bench-pauses: .venv/.dev ## Python's collector with 10,000 queued generations (4 minutes)
 	@.venv/bin/python -m benchmarks.bench_pauses
