@@ -11,7 +11,7 @@ export PROMPT STATE_DIR PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-slow test-full gpu-check verify stubs states lint format types \
-	train-tiny-image export-tiny-image obey train-tiny-video obey-video \
+	train-tiny-image export-tiny-image export-tiny-video obey train-tiny-video obey-video \
 	bench-scheduler bench-devices bench-steps bench-pauses bench-engines bench-int8 test-wheel lock clean
 
 help: ## show this
@@ -58,6 +58,9 @@ train-tiny-image: .venv/.dev ## train checkpoints/tiny-image again (about half a
 
 export-tiny-image: .venv/.dev ## checkpoints/tiny-image -> triton_repo
 	@.venv/bin/python -m exporters export checkpoints/tiny-image --name tiny-image
+
+export-tiny-video: .venv/.dev ## checkpoints/tiny-video -> triton_repo
+	@.venv/bin/python -m exporters export checkpoints/tiny-video --name tiny-video
 
 obey: .venv/.dev ## measure how well tiny-image does what prompts say
 	@.venv/bin/python -m exporters.tiny.obey --checkpoint checkpoints/tiny-image

@@ -77,13 +77,15 @@ def generate(
     guidance: Annotated[float | None, typer.Option(help="How strictly to obey.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed, the same picture.")] = None,
     n: Annotated[int | None, typer.Option("--n", "-n", help="How many pictures.")] = None,
+    fps: Annotated[int | None, typer.Option(help="Frames a second of a video.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="Of a video: mp4 or webm.")] = "",
     out: OutOption = Path("out"),
     address: AddressOption = None,
     state_dir: StateDirOption = DEFAULT_STATE_DIR,
 ) -> None:
-    """Draw PROMPT."""
+    """Draw or film PROMPT."""
     width, height = parse_size(size)
-    wish = Wish(prompt, model, negative, width, height, steps, guidance, seed, n)
+    wish = Wish(prompt, model, negative, width, height, steps, guidance, seed, n, fps, format_)
     ask(address, state_dir, lambda where: generate_(where, wish, out, Console()))
 
 
@@ -94,7 +96,7 @@ def get(
     address: AddressOption = None,
     state_dir: StateDirOption = DEFAULT_STATE_DIR,
 ) -> None:
-    """Wait for a generation that was asked for earlier, and write its pictures."""
+    """Wait for a generation that was asked for earlier, and write its results."""
     ask(address, state_dir, lambda where: get_(where, generation, out, Console()))
 
 

@@ -31,6 +31,8 @@ from atelier.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2
 
 CANCEL_SECONDS = 3.0
 AGAIN_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)  # before each further call, where the gateway is away
+_NUMBERS = ("width", "height", "steps", "guidance", "seed", "count", "fps")
+_FIELDS = {"fps": "frames_per_second"}  # where an option has a shorter name
 Phase = generation_pb2.Phase
 _ENDED = (
     generation_pb2.GENERATION_STATE_SUCCEEDED,
@@ -52,6 +54,8 @@ class Wish:
     guidance: float | None = None
     seed: int | None = None
     count: int | None = None
+    fps: int | None = None
+    format: str = ""  # mp4, webm; empty: the house's own choice
 
     def request(self, model: model_pb2.Model) -> generation_pb2.GenerateRequest:
         """The wish as the gateway takes it.
@@ -65,15 +69,26 @@ class Wish:
         video = model.kind == model_pb2.MODEL_KIND_VIDEO
         spec = request.create.video if video else request.create.image
         spec.prompt, spec.negative_prompt = self.prompt, self.negative
-        names = ("width", "height", "steps", "guidance", "seed", *(() if video else ("count",)))
-        for name in names:
+        kind = "videos" if video else "pictures"
+        for name in _NUMBERS:
             if (value := getattr(self, name)) is None:
                 continue
+            field = _FIELDS.get(name, name)
+            if field not in spec.DESCRIPTOR.fields_by_name:
+                line = f"{problems.option(name)}: {model.name} makes {kind}; leave it out"
+                raise problems.ProblemError([line], problems.BAD_INPUT)
             try:
-                setattr(spec, name, value)
+                setattr(spec, field, value)
             except ValueError as error:
                 line = f"{problems.option(name)}: {value} is out of range"
                 raise problems.ProblemError([line], problems.BAD_INPUT) from error
+        if self.format:
+            known = generation_pb2.VideoFormat.keys() if video else []
+            if (chosen := f"VIDEO_FORMAT_{self.format.upper()}") not in known[1:]:
+                names = ", ".join(name.rpartition("_")[2].lower() for name in known[1:]) or "png"
+                line = f"--format {self.format}: {model.name} makes {kind}: say {names}"
+                raise problems.ProblemError([line], problems.BAD_INPUT)
+            request.create.video.output.format = generation_pb2.VideoFormat.Value(chosen)
         return request
 
 
@@ -133,8 +148,9 @@ async def _keep(
         files.write(path, content)
         if result.content_type.startswith("image/"):
             picture.show(console, content, _means(console))
+        length = f"  {result.duration_seconds:g} s of {result.codec}" if result.frames else ""
         console.print(
-            f"[bold]{escape(str(path))}[/]  {result.width}x{result.height}"
+            f"[bold]{escape(str(path))}[/]  {result.width}x{result.height}{length}"
             f"  seed {result.seed}  {seconds:.1f} s  {escape(generation.model)}",
             soft_wrap=True,
             highlight=False,

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from atelier.cli import hints
 from atelier.cli.__main__ import app, parse_size
 from atelier.cli.generate import Wish, describe
+from atelier.cli.problems import BAD_INPUT, ProblemError
 from atelier.v1 import generation_pb2, model_pb2
 
 run = CliRunner().invoke
@@ -66,8 +67,28 @@ def test_only_what_was_asked_for_is_sent() -> None:
 
 def test_a_video_model_gets_a_video_spec() -> None:
     model = model_pb2.Model(name="m", kind=model_pb2.MODEL_KIND_VIDEO)
-    request = Wish("a star", steps=4, count=2).request(model)
-    assert request.create.video == generation_pb2.VideoSpec(prompt="a star", steps=4)
+    request = Wish("a star", steps=4, fps=12).request(model)
+    wanted = generation_pb2.VideoSpec(prompt="a star", steps=4, frames_per_second=12)
+    assert request.create.video == wanted
+    wanted.output.format = generation_pb2.VIDEO_FORMAT_WEBM
+    given = Wish("a star", steps=4, fps=12, format="webm").request(model)
+    assert given.create.video == wanted
+
+
+@pytest.mark.parametrize(
+    ("kind", "wish", "told"),
+    [
+        ("VIDEO", Wish("a star", count=2), "--n: m makes videos; leave it out"),
+        ("IMAGE", Wish("a star", fps=8), "--fps: m makes pictures; leave it out"),
+        ("VIDEO", Wish("a star", format="gif"), "--format gif: m makes videos: say mp4, webm"),
+        ("IMAGE", Wish("a star", format="webm"), "--format webm: m makes pictures: say png"),
+    ],
+)
+def test_what_a_model_has_no_use_for_is_refused(kind: str, wish: Wish, told: str) -> None:
+    model = model_pb2.Model(name="m", kind=model_pb2.ModelKind.Value(f"MODEL_KIND_{kind}"))
+    with pytest.raises(ProblemError) as refused:
+        wish.request(model)
+    assert (refused.value.lines, refused.value.status) == ([told], BAD_INPUT)
 
 
 def test_phases_have_words() -> None:
