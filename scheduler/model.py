@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from atelier.catalog import ModelCard, Profile
@@ -70,6 +71,26 @@ def union(models: Iterable[Model]) -> float:
         own += model.own
         parts.update(model.shared)
     return own + sum(parts.values())
+
+
+def kept_within(room: float, model: Model, was: Model) -> Model:
+    """A model as it was measured, but with a place in `room` bytes for whatever had one before.
+
+    It was measured where it runs. Were it believed to fit nowhere, it would be run no more, so
+    never be measured again, and who asks for it would wait for ever.
+    """
+    placed = {name for name in model.shapes if was.weights + was.shapes[name].activation <= room}
+    if not placed:
+        return model
+    largest = max(was.shapes[name].activation for name in placed)
+    weights = min(model.weights, math.floor(room - largest))
+    shapes = {
+        name: replace(shape, activation=min(shape.activation, math.floor(room - weights)))
+        for name, shape in model.shapes.items()
+        if name in placed
+    }
+    all_shapes = type(model.shapes)({**model.shapes, **shapes})  # type: ignore[call-arg]
+    return replace(model, weights=weights, shapes=all_shapes)
 
 
 def models_of(cards: Iterable[ModelCard]) -> dict[str, Model]:

@@ -34,7 +34,7 @@ from scheduler.books import Books
 from scheduler.decisions import Boundary, Decision
 from scheduler.device import Device
 from scheduler.gang import Gangs
-from scheduler.model import Model
+from scheduler.model import Model, kept_within
 from scheduler.placement import Placement
 from scheduler.residency import Residency
 from scheduler.runqueue import Late, Ticket, objective
@@ -173,7 +173,8 @@ class Sched:
 
     def correct(self, model: Model) -> None:
         """A model turned out to cost something else; what was decided stands."""
-        self.models[model.name] = model
+        largest = max((device.capacity for device in self.devices.values()), default=math.inf)
+        self.models[model.name] = kept_within(largest, model, self.models[model.name])
         self.queues.recount(model.name)
         for device in self.devices.values():
             if model.name in device.held:

@@ -88,6 +88,21 @@ def test_what_is_measured_larger_makes_its_neighbour_go() -> None:
     assert not core.sched.devices["d0"].overdrawn
 
 
+def test_what_is_measured_too_large_for_every_device_is_still_run() -> None:
+    core = Core(resident="a", models=dict(MODELS))  # 150 bytes: the weights, and five rows
+    greedy = {"s": replace(MODELS["a"].shapes["s"], activation=90.0)}
+    core.sched.correct(replace(MODELS["a"], weights=120.0, shapes=greedy))
+    assert core.submit(ticket("1")) == ["bind 1 -> d0"]
+    core.follow(core.sched.tick(1.0), 1.0)
+    check_integrity(core.sched)
+    assert not core.sched.devices["d0"].overdrawn
+    assert core.finish("1", 4.0) == []
+    core.sched.correct(replace(MODELS["a"], weights=400.0))
+    assert core.submit(ticket("2"), 5.0) == ["bind 2 -> d0"]
+    core.sched.correct(MODELS["a"])  # it was somebody else's memory
+    assert core.sched.models["a"] == MODELS["a"]
+
+
 def test_a_correction_of_times_changes_what_is_queued() -> None:
     core = Core(models=dict(MODELS))
     core.submit(ticket("1"))
