@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import os
 import signal
@@ -10,12 +11,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import grpc
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from pydantic import SecretStr
 from agent.app import serve
 from atelier.catalog import Catalog
 from atelier.config import AgentSettings, DeviceSettings, model_repository
+from atelier.object_store import Stored
 from atelier.v1 import agent_pb2 as pb
 from atelier.v1 import agent_pb2_grpc as pb_grpc
 from tests.integration.toy_model import (
@@ -163,14 +166,17 @@ class Scheduler(pb_grpc.AgentServiceServicer):
                         return message
                 await self._news.wait()
 
-    def run(self, name: str, *, token: int = 1, model: str = "toy", **image: Any) -> None:
+    def run(
+        self, name: str, *, token: int = 1, model: str = "toy", kind: str = "image", **given: Any
+    ) -> None:
         run = pb.RunGeneration(epoch=self.epoch)
         run.attempt.CopyFrom(pb.Attempt(generation_id=name, lease_token=token, device_id="cpu-0"))
         run.generation.id, run.generation.tenant, run.generation.model = name, "local", model
         values: dict[str, Any] = {"prompt": "red circle", "width": 64, "height": 64, "steps": 8}
-        values |= {"guidance": 1.5, "seed": 7, "count": 1, "sampler": "ddim"}
-        for field, value in (values | image).items():
-            setattr(run.generation.image, field, value)
+        values |= {"guidance": 1.5, "seed": 7, "sampler": "ddim"}
+        values |= {"count": 1} if kind == "image" else {"frames": 8, "frames_per_second": 8}
+        for field, value in (values | given).items():
+            setattr(getattr(run.generation, kind), field, value)
         self.say(run=run)
 
     async def ended(self, name: str) -> Any:
@@ -194,6 +200,18 @@ class DictStore:
     def put(self, key: str, data: bytes, content_type: str) -> None:
         assert content_type == "image/png"
         self.objects[key] = data
+
+    def put_stream(
+        self, key: str, pieces: Callable[[], Iterable[bytes]], content_type: str
+    ) -> Stored:
+        assert content_type == "video/mp4"
+        data = self.objects[key] = b"".join(pieces())
+        return Stored(len(data), hashlib.sha256(data).hexdigest())
+
+    def get(self, key: str) -> bytes:
+        if key not in self.objects:
+            raise NotFoundError("no such object")
+        return self.objects[key]
 
     def delete(self, key: str) -> None:
         del self.objects[key]
@@ -447,7 +465,7 @@ async def test_settings_that_are_missing_are_named() -> None:
 async def test_the_shipped_models_make_pictures(
     tmp_path: Path,
 ) -> None:
-    """Whatever lies in the model repository: every card, every sampler, one picture."""
+    """Whatever lies in the model repository: every card, every sampler, one picture or clip."""
     repository = model_repository()
     if not list(repository.glob("*.toml")):
         pytest.skip("no model is shipped yet")
@@ -462,11 +480,18 @@ async def test_the_shipped_models_make_pictures(
                 side = int(card.limits["width"].default)
                 for sampler in card.samplers:
                     name = f"{card.name}-{sampler}"
-                    made.scheduler.run(name, model=card.name, width=side, height=side,
-                                       prompt="a red circle", steps=8, sampler=sampler)  # fmt: skip
+                    made.scheduler.run(
+                        name, model=card.name, kind=card.kind, width=side, height=side,
+                        prompt="a red circle", steps=8, sampler=sampler,
+                    )  # fmt: skip
                     ended = await made.scheduler.ended(name)
                     assert isinstance(ended, pb.AttemptSucceeded), ended
                     data = made.store.objects[ended.results[0].object_key]
-                    assert Image.open(io.BytesIO(data)).size == (side, side)
+                    if card.kind == "image":
+                        assert Image.open(io.BytesIO(data)).size == (side, side)
+                        continue
+                    with av.open(io.BytesIO(data)) as container:
+                        shown = [(f.width, f.height) for f in container.decode(video=0)]
+                    assert shown == [(side, side)] * card.latents.output_frames
     finally:
         process.kill()
