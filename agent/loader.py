@@ -195,7 +195,7 @@ class Loader:
     ) -> ModelChanged:
         seconds = self._clock() - started
         after = self.quiet_bytes = await self._gauge.used_bytes()
-        measured = after - before if before and after and not error else 0
+        measured = after - before if before and after and not error else None
         log.info(words[error is not None], device=self._device_id, model=model,
                  seconds=round(seconds, 3), bytes=measured, from_host_memory=from_host_memory,
                  reason=error.reason if error else None)  # fmt: skip

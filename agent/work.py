@@ -28,6 +28,7 @@ class Work:
     tenant: str
     model: str
     spec: Spec
+    number: int = 1  # of the attempt, from 1
 
     @property
     def kind(self) -> str:
@@ -46,6 +47,10 @@ class Phase(StrEnum):
 
 class AttemptCancelledError(Exception):
     """The attempt was asked to stop, and has; heard at a step boundary."""
+
+
+class AttemptPreemptedError(Exception):
+    """The attempt was taken off its device at a step boundary; it can go on from there."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +91,18 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Preempted:
+    """An attempt was taken off its device; the next goes on after `step` steps."""
+
+    attempt: Attempt
+    step: int
+
+
+@dataclass(frozen=True)
 class ModelChanged:
     """A load or an unload ended; `resident` says where the model stands now.
 
-    measured_bytes: what the driver's figure changed by, 0 where it tells none.
+    measured_bytes: what the driver's figure changed by; None where it told none.
     triton_models: those that came or went; not what another model shares.
     """
 
@@ -98,7 +111,7 @@ class ModelChanged:
     resident: bool
     seconds: float
     error: AtelierError | None = None
-    measured_bytes: int = 0
+    measured_bytes: int | None = None
     from_host_memory: bool = False
     triton_models: tuple[str, ...] = ()
 
@@ -217,6 +230,6 @@ class DeviceSample:
         return self.trouble is Trouble.NONE
 
 
-Outcome = Succeeded | Failed
+Outcome = Succeeded | Failed | Preempted
 DeviceTold = ModelChanged | BatchMeasured | Recycled | Probed
-Told = Progressed | Released | Succeeded | Failed | DeviceTold
+Told = Progressed | Released | Succeeded | Failed | Preempted | DeviceTold

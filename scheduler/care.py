@@ -102,8 +102,7 @@ class Care:
             return
         ledger, names = self._ledgers[device.id], list(change.triton_models)
         if not change.resident:
-            sample = self._fleet.samples.get(device.id)
-            told = change.measured_bytes or (sample and sample.driver_answered)
+            told = change.HasField("measured_bytes")
             ledger.unloaded(names, -change.measured_bytes if told else None)
             return
         ledger.loaded(

@@ -65,6 +65,7 @@ class ConnectRequest(_message.Message):
     BATCH_MEASURED_FIELD_NUMBER: _builtins.int
     DEVICE_RECYCLED_FIELD_NUMBER: _builtins.int
     DEVICE_PROBED_FIELD_NUMBER: _builtins.int
+    PREEMPTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """Who is calling. First, and once."""
@@ -105,6 +106,10 @@ class ConnectRequest(_message.Message):
     def device_probed(self) -> Global___DeviceProbed:
         """A probe of a device ended."""
 
+    @_builtins.property
+    def preempted(self) -> Global___AttemptPreempted:
+        """A generation was taken off its device; it can go on anywhere."""
+
     def __init__(
         self,
         *,
@@ -118,12 +123,13 @@ class ConnectRequest(_message.Message):
         batch_measured: Global___BatchMeasured | None = ...,
         device_recycled: Global___DeviceRecycled | None = ...,
         device_probed: Global___DeviceProbed | None = ...,
+        preempted: Global___AttemptPreempted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_measured", b"batch_measured", "device_probed", b"device_probed", "device_recycled", b"device_recycled", "device_released", b"device_released", "device_report", b"device_report", "failed", b"failed", "hello", b"hello", "message", b"message", "model_changed", b"model_changed", "progress", b"progress", "succeeded", b"succeeded"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_measured", b"batch_measured", "device_probed", b"device_probed", "device_recycled", b"device_recycled", "device_released", b"device_released", "device_report", b"device_report", "failed", b"failed", "hello", b"hello", "message", b"message", "model_changed", b"model_changed", "preempted", b"preempted", "progress", b"progress", "succeeded", b"succeeded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_measured", b"batch_measured", "device_probed", b"device_probed", "device_recycled", b"device_recycled", "device_released", b"device_released", "device_report", b"device_report", "failed", b"failed", "hello", b"hello", "message", b"message", "model_changed", b"model_changed", "progress", b"progress", "succeeded", b"succeeded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_measured", b"batch_measured", "device_probed", b"device_probed", "device_recycled", b"device_recycled", "device_released", b"device_released", "device_report", b"device_report", "failed", b"failed", "hello", b"hello", "message", b"message", "model_changed", b"model_changed", "preempted", b"preempted", "progress", b"progress", "succeeded", b"succeeded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "device_report", "model_changed", "progress", "device_released", "succeeded", "failed", "batch_measured", "device_recycled", "device_probed"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "device_report", "model_changed", "progress", "device_released", "succeeded", "failed", "batch_measured", "device_recycled", "device_probed", "preempted"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -144,6 +150,7 @@ class ConnectResponse(_message.Message):
     KEEP_IN_HOST_MEMORY_FIELD_NUMBER: _builtins.int
     RECYCLE_DEVICE_FIELD_NUMBER: _builtins.int
     PROBE_DEVICE_FIELD_NUMBER: _builtins.int
+    PREEMPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """The agent is known now. First, and once."""
@@ -180,6 +187,10 @@ class ConnectResponse(_message.Message):
     def probe_device(self) -> Global___ProbeDevice:
         """Try whether a device works."""
 
+    @_builtins.property
+    def preempt(self) -> Global___PreemptAttempt:
+        """Take a generation off its device at its next step."""
+
     def __init__(
         self,
         *,
@@ -192,12 +203,13 @@ class ConnectResponse(_message.Message):
         keep_in_host_memory: Global___KeepInHostMemory | None = ...,
         recycle_device: Global___RecycleDevice | None = ...,
         probe_device: Global___ProbeDevice | None = ...,
+        preempt: Global___PreemptAttempt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "keep_in_host_memory", b"keep_in_host_memory", "load_model", b"load_model", "message", b"message", "probe_device", b"probe_device", "recycle_device", b"recycle_device", "run", b"run", "settled", b"settled", "unload_model", b"unload_model", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "keep_in_host_memory", b"keep_in_host_memory", "load_model", b"load_model", "message", b"message", "preempt", b"preempt", "probe_device", b"probe_device", "recycle_device", b"recycle_device", "run", b"run", "settled", b"settled", "unload_model", b"unload_model", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "keep_in_host_memory", b"keep_in_host_memory", "load_model", b"load_model", "message", b"message", "probe_device", b"probe_device", "recycle_device", b"recycle_device", "run", b"run", "settled", b"settled", "unload_model", b"unload_model", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "keep_in_host_memory", b"keep_in_host_memory", "load_model", b"load_model", "message", b"message", "preempt", b"preempt", "probe_device", b"probe_device", "recycle_device", b"recycle_device", "run", b"run", "settled", b"settled", "unload_model", b"unload_model", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "run", "cancel", "load_model", "unload_model", "settled", "keep_in_host_memory", "recycle_device", "probe_device"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "run", "cancel", "load_model", "unload_model", "settled", "keep_in_host_memory", "recycle_device", "probe_device", "preempt"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -520,8 +532,8 @@ class ModelChanged(_message.Message):
     seconds: _builtins.float
     """Seconds that it took."""
     measured_bytes: _builtins.int
-    """Bytes in use after it, less those before, as the driver tells: less than 0 after an unload; 0
-    where it is not known.
+    """Bytes in use after it, less those before, as the driver tells: less than 0 after an unload.
+    Unset where it did not tell, or the change failed.
     """
     from_host_memory: _builtins.bool
     """Whether all that was loaded was read from host memory."""
@@ -541,15 +553,17 @@ class ModelChanged(_message.Message):
         resident: _builtins.bool = ...,
         failure: _status_pb2.Status | None = ...,
         seconds: _builtins.float = ...,
-        measured_bytes: _builtins.int = ...,
+        measured_bytes: _builtins.int | None = ...,
         from_host_memory: _builtins.bool = ...,
         triton_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_measured_bytes", b"_measured_bytes", "failure", b"failure", "measured_bytes", b"measured_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "failure", b"failure", "from_host_memory", b"from_host_memory", "measured_bytes", b"measured_bytes", "model", b"model", "resident", b"resident", "seconds", b"seconds", "triton_models", b"triton_models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_measured_bytes", b"_measured_bytes", "device_id", b"device_id", "failure", b"failure", "from_host_memory", b"from_host_memory", "measured_bytes", b"measured_bytes", "model", b"model", "resident", b"resident", "seconds", b"seconds", "triton_models", b"triton_models"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__measured_bytes: _TypeAlias = _typing.Literal["measured_bytes"]  # noqa: Y015
+    _WhichOneofArgType__measured_bytes: _TypeAlias = _typing.Literal["_measured_bytes", b"_measured_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__measured_bytes) -> _WhichOneofReturnType__measured_bytes | None: ...
 
 Global___ModelChanged: _TypeAlias = ModelChanged  # noqa: Y015
 
@@ -816,6 +830,36 @@ class AttemptFailed(_message.Message):
 Global___AttemptFailed: _TypeAlias = AttemptFailed  # noqa: Y015
 
 @_typing.final
+class AttemptPreempted(_message.Message):
+    """An attempt that was taken off its device, as it was told. The next attempt goes on where it left
+    off, on any device.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Denoise steps done, as kept."""
+    @_builtins.property
+    def attempt(self) -> Global___Attempt:
+        """The attempt."""
+
+    def __init__(
+        self,
+        *,
+        attempt: Global___Attempt | None = ...,
+        step: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttemptPreempted: _TypeAlias = AttemptPreempted  # noqa: Y015
+
+@_typing.final
 class Welcome(_message.Message):
     """The scheduler's greeting."""
 
@@ -908,6 +952,36 @@ class CancelAttempt(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelAttempt: _TypeAlias = CancelAttempt  # noqa: Y015
+
+@_typing.final
+class PreemptAttempt(_message.Message):
+    """Take this off its device at its next step, and keep where it left off. What is past its last step
+    runs to its end.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The leader's epoch."""
+    @_builtins.property
+    def attempt(self) -> Global___Attempt:
+        """The attempt."""
+
+    def __init__(
+        self,
+        *,
+        attempt: Global___Attempt | None = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epoch", b"epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreemptAttempt: _TypeAlias = PreemptAttempt  # noqa: Y015
 
 @_typing.final
 class LoadModel(_message.Message):

@@ -148,7 +148,7 @@ async def test_a_device_given_up_is_forgotten(house: House) -> None:
     assert device(house).usable
 
 
-def changed(house: House, *, resident: bool, bytes_: int, **more: Any) -> None:
+def changed(house: House, *, resident: bool, bytes_: int | None, **more: Any) -> None:
     house.hear(
         model_changed=pb.ModelChanged(
             device_id="d0", model="toy", resident=resident, measured_bytes=bytes_,
@@ -207,10 +207,20 @@ async def test_one_that_cannot_be_recycled_goes_on_with_what_is_left(house: Hous
 async def test_a_driver_that_says_nothing_accuses_nobody(house: House) -> None:
     house.join(capacity=24 * GIB, resident=())
     changed(house, resident=True, bytes_=8 * GIB)
-    changed(house, resident=False, bytes_=0)
+    used(house, 9 * GIB)
+    changed(house, resident=False, bytes_=None)  # it was slow, just then
     for _ in range(4):
         used(house, 4 * GIB)
     assert device(house).usable
+
+
+async def test_memory_of_which_nothing_at_all_is_given_back_is_kept(house: House) -> None:
+    house.join(capacity=24 * GIB, resident=())
+    changed(house, resident=True, bytes_=8 * GIB)
+    changed(house, resident=False, bytes_=0)
+    for _ in range(3):
+        used(house, 9 * GIB)
+    assert "not given back" in device(house).quarantined
 
 
 async def test_draining_lets_what_runs_end(house: House) -> None:

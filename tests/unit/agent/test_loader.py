@@ -9,6 +9,7 @@ import pytest
 
 from agent.gpu import Gauge
 from agent.loader import Loader
+from agent.messages import told_to
 from agent.work import Measure
 from atelier.catalog import Catalog, ModelCard
 from atelier.errors import ExecutionError
@@ -40,6 +41,13 @@ class Memory:
         return Measure(used_bytes=self.used())
 
 
+class Silent(Memory):
+    """One that does not answer."""
+
+    def used(self) -> int:
+        return 0
+
+
 class Cache:
     """Which Triton models' files are in memory."""
 
@@ -53,13 +61,13 @@ class Cache:
 class Bench:
     """A loader over fakes."""
 
-    def __init__(self) -> None:
+    def __init__(self, driver: type[Memory] = Memory) -> None:
         self.triton, self.cache, self.used = FakeTriton(), Cache(), set[str]()
         self.loader = Loader(
             "d0",
             Catalog({name: card(name) for name in ("red", "blue")}),
             self.triton,  # type: ignore[arg-type]
-            Gauge(Memory(self.triton), "d0"),
+            Gauge(driver(self.triton), "d0"),
             clock=Ticks(),
             in_use=lambda model: model in self.used,
             files=self.cache,
@@ -99,7 +107,7 @@ async def test_a_load_that_fails_takes_away_what_it_brought_and_no_more(bench: B
     )
     failed = await bench.loader.load("blue")
     assert (failed.error, failed.resident) == (broken, False)
-    assert (failed.measured_bytes, failed.triton_models) == (0, ())
+    assert (failed.measured_bytes, failed.triton_models) == (None, ())
     assert bench.triton.loaded == {"text", "vae", "red__denoiser"}
     assert bench.loader.resident == {"red"}
 
@@ -128,3 +136,15 @@ async def test_a_model_in_use_stays(bench: Bench) -> None:
     refused = await bench.loader.unload("red")
     assert refused.error is not None
     assert (refused.resident, refused.error.reason) == (True, "MODEL_IN_USE")
+
+
+async def test_what_the_driver_does_not_tell_is_not_nothing() -> None:
+    silent, told = Bench(Silent), Bench()
+    assert (await silent.loader.load("red")).measured_bytes is None
+    unloaded = await silent.loader.unload("red")
+    assert unloaded.measured_bytes is None
+    assert not told_to(unloaded).model_changed.HasField("measured_bytes")
+    await told.loader.load("red")
+    again = await told.loader.load("red")  # nothing came, and that is known
+    assert told_to(again).model_changed.HasField("measured_bytes")
+    assert again.measured_bytes == 0
