@@ -138,7 +138,7 @@ def test_engines_are_built_by_the_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["tiny-image"])
+@pytest.mark.parametrize("name", ["tiny-image", "tiny-video"])
 def test_the_committed_entries_are_what_the_command_writes(name: str, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     repository = tmp_path / "triton_repo"
