@@ -32,7 +32,7 @@ class Books:
         self.idle: dict[str, Device] = {}
         self.bound: set[str] = set()  # ids of what is on a device
         self.replicas: dict[str, list[Device]] = defaultdict(list)  # by model, on usable devices
-        self.loading: dict[str, list[Device]] = defaultdict(list)
+        self.loading: dict[str, list[Device]] = defaultdict(list)  # on devices not drained
         self.hosts: dict[str, HostTier] = {}  # by node
         self.demand = Demand()
         self.fairness = Fairness()

@@ -37,7 +37,8 @@ class Residency:
         device.loading = model
         device.load_began = now
         device.load_ends = now + self._placement.load_seconds(model, device)
-        books.loading[model].append(device)
+        if not device.drained:
+            books.loading[model].append(device)
         books.out.append(Load(model, device.id, tuple(victims), why))
 
     def unload(self, model: str, device: Device, now: float, why: str) -> None:
@@ -60,8 +61,7 @@ class Residency:
     def loaded(self, device: Device, model: str, now: float) -> None:
         books = self._books
         if device.loading == model:
-            device.loading = ""
-            books.loading[model].remove(device)
+            self._load_over(device)
             self._failures.pop(model, None)
             device.load_not_before.pop(model, None)
             self._to_host(device, model, now)
@@ -72,8 +72,7 @@ class Residency:
     def load_failed(self, device: Device, model: str, now: float) -> list[Ticket]:
         """Back off; after too many failures in a row, all that waits for the model is given up."""
         books = self._books
-        device.loading = ""
-        books.loading[model].remove(device)
+        self._load_over(device)
         self._failures[model] += 1
         pause = LOAD_BACKOFF * 2 ** min(self._failures[model] - 1, 5)
         device.load_not_before[model] = now + min(pause, LONGEST_BACKOFF)
@@ -106,12 +105,26 @@ class Residency:
             else:
                 self._books.replicas[model].remove(device)
 
+    def drained_changed(self, device: Device) -> None:
+        """Whether what the device loads counts among the replicas to come."""
+        if device.loading:
+            coming = self._books.loading[device.loading]
+            if device.drained:
+                coming.remove(device)
+            else:
+                coming.append(device)
+
     def lost(self, device: Device) -> None:
         """The device is gone, with all that was on it."""
         for places in (self._books.replicas, self._books.loading):
             for devices in places.values():
                 if device in devices:
                     devices.remove(device)
+
+    def _load_over(self, device: Device) -> None:
+        if not device.drained:
+            self._books.loading[device.loading].remove(device)
+        device.loading = ""
 
     def settle(self, device: Device, now: float) -> None:
         """Something there is larger than it was said to be: make room until all fits again."""

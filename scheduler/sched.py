@@ -275,8 +275,10 @@ class Sched:
 
     def _use(self, device: Device, quarantined: str, drained: str) -> list[Decision]:
         """Change why a device takes no new work."""
-        before = device.usable
+        before, was_drained = device.usable, bool(device.drained)
         device.quarantined, device.drained = quarantined, drained
+        if bool(drained) != was_drained:
+            self.residency.drained_changed(device)
         if device.usable != before:
             self.residency.usable_changed(device)
         self.books.idle.pop(device.id, None)

@@ -76,3 +76,6 @@ def check_integrity(sched: Sched) -> None:
         there = {d.id for d in sched.devices.values() if d.usable and model in d.resident}
         assert {d.id for d in replicas} == there, f"{model}: replicas are counted wrongly"
         assert len(replicas) == len(there), f"{model}: a replica is counted twice"
+    for model, coming in sched.books.loading.items():
+        loads = {d.id for d in sched.devices.values() if d.loading == model and not d.drained}
+        assert sorted(d.id for d in coming) == sorted(loads), f"{model}: loads are counted wrongly"

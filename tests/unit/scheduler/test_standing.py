@@ -28,6 +28,26 @@ def test_a_drained_device_ends_what_it_runs_and_takes_nothing_new() -> None:
     check_integrity(core.sched)
 
 
+def test_what_a_drained_device_loads_is_not_waited_for() -> None:
+    core = Core(devices=2)
+    core.sched.drain("d0", "new fans")
+    assert core.follow(core.sched.order_load("a", "d0", 0.0), 0.0) == ["load a on d0"]
+    assert core.submit(ticket("1")) == ["load a on d1"]
+    core.follow(core.sched.loaded("d0", "a", 2.0), 2.0)
+    assert core.follow(core.sched.loaded("d1", "a", 2.0), 2.0) == ["bind 1 -> d1"]
+    check_integrity(core.sched)
+
+
+def test_a_drain_while_a_model_is_loaded_has_it_loaded_elsewhere() -> None:
+    core = Core(devices=2)
+    assert core.submit(ticket("1")) == ["load a on d0"]
+    core.sched.drain("d0", "new fans")
+    assert core.follow(core.sched.tick(0.5), 0.5) == ["load a on d1"]
+    core.sched.undrain("d0")
+    assert core.sched.books.copies("a") == 2
+    check_integrity(core.sched)
+
+
 def test_a_drain_outlives_its_device_and_a_quarantine() -> None:
     core = Core(resident="a")
     core.sched.drain("d0", "new fans")
