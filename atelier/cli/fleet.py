@@ -63,12 +63,20 @@ async def drained(address: str) -> list[str]:
 
 
 async def drain(address: str, device: str, reason: str, console: Console, *, wait: bool) -> None:
-    """Give a device no new work; where that is wanted, wait until it runs nothing."""
+    """Give a device no new work; where that is wanted, wait until it runs nothing.
+
+    Raises:
+        ProblemError: it was refused; or it was waited for, and somebody else undrained it.
+    """
     async with fleet_at(address) as fleet:
         order = pb.DrainDeviceRequest(device_id=device, reason=reason)
         found = (await fleet.DrainDevice(order, timeout=CALL_SECONDS)).device
         if wait:
-            found = await _until(fleet, found, lambda d: not d.running, console)
+            found = await _until(
+                fleet, found, lambda d: not d.running or not d.drain_reason, console
+            )
+            if not found.drain_reason:
+                raise problems.ProblemError([f"{device} was undrained meanwhile; drain it again"])
     left = len(found.running)
     if left and found.state == pb.DEVICE_STATE_DRAINING:
         say(console, f"{device} takes no more work, and has {left} to finish (--wait waits for it)")

@@ -11,7 +11,10 @@ from typing import Any
 
 import grpc
 import pytest
+from rich.console import Console
 
+from atelier.cli import fleet as fleet_commands
+from atelier.cli.problems import ProblemError
 from atelier.generation import Priority
 from atelier.status import from_rpc_error
 from atelier.translate import generation_to
@@ -325,3 +328,19 @@ async def test_every_field_at_fault_is_named(fleet: Stub) -> None:
         error = from_rpc_error(refused.value)
         assert error and error.code == "INVALID_ARGUMENT"
         assert [violation.field for violation in error.violations] == fields
+
+
+async def test_who_waits_for_a_drain_hears_that_it_was_taken_back(
+    scheduler: Process, fleet: Stub
+) -> None:
+    async with ScriptedAgent(scheduler.address) as agent:
+        await submit(scheduler)
+        await agent.expect("run")
+        waiting = asyncio.create_task(
+            fleet_commands.drain(scheduler.address, "d0", "", Console(quiet=True), wait=True)
+        )
+        await until(fleet, lambda device: bool(device.drain_reason))
+        await fleet.UndrainDevice(pb.UndrainDeviceRequest(device_id="d0"))
+        with pytest.raises(ProblemError, match="d0 was undrained meanwhile"):
+            async with asyncio.timeout(10):
+                await waiting
