@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import structlog
 
+from agent.checkpoint import Checkpoints
 from agent.commands import Commands
 from agent.device import Device
 from agent.gpu import Gauge
@@ -57,7 +58,8 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
         files,
         {card.name: card.components.triton_models for card in catalog.cards.values()},
     )
-    results = Results(store or ObjectStore.from_settings(settings))
+    store = store or ObjectStore.from_settings(settings)
+    results, checkpoints = Results(store), Checkpoints(store)
     devices = {
         device.id: Device(
             device,
@@ -68,6 +70,7 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
             clock=time.monotonic,
             gauge=Gauge(nvml.gpu(device.gpu) if device.gpu else None, device.id),
             files=files,
+            checkpoints=checkpoints,
             tell=lambda message: commands.tell(message),
         )
         for device in settings.devices
@@ -104,6 +107,7 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
         await asyncio.gather(stopping, *background, return_exceptions=True)
         await commands.close()
         results.close()
+        checkpoints.close()
         for device in devices.values():
             await device.close()
         with suppress(TimeoutError):  # a driver that hangs would hold us

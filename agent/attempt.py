@@ -2,17 +2,20 @@
 
 It is written once here, as if it were alone; the step loop batches it with others underneath.
 Cancellation is heard between the phases and at every step boundary, and ends the attempt with an
-outcome of its own. Once the pictures are stored, success stands.
+outcome of its own; so is preemption, until the last step. Once the pictures are stored, success
+stands. What was denoised is kept where it left off, for the next attempt (checkpoint.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from agent.checkpoint import UPLOAD_SECONDS, Checkpoint, Checkpoints, print_of
 from agent.results import Results
 from agent.sampler import Floats, noise, plan
 from agent.step_loop import Denoising, StepLoop
@@ -20,9 +23,11 @@ from agent.text import PromptIds
 from agent.triton import Triton
 from agent.work import (
     AttemptCancelledError,
+    AttemptPreemptedError,
     Failed,
     Outcome,
     Phase,
+    Preempted,
     Progressed,
     Released,
     Succeeded,
@@ -48,6 +53,7 @@ class AttemptRun:
         triton: Triton,
         loop: StepLoop,
         results: Results,
+        checkpoints: Checkpoints,
         tell: Callable[[Told], None],
         leave: Callable[[AttemptRun], None],
     ) -> None:
@@ -58,10 +64,13 @@ class AttemptRun:
         self._triton = triton
         self._loop = loop
         self._results = results
+        self._checkpoints = checkpoints
         self._tell = tell
         self._leave = leave
         self._denoising: Denoising | None = None
-        self._cancelled = False
+        self._cancelled = self._preempted = False
+        self._unsaved_seconds = 0.0  # of denoising, since its checkpoint was stored
+        self._saving: Future[None] | None = None
 
     def cancel(self) -> None:
         """Stop at the next boundary; `run` then ends with a cancelled outcome."""
@@ -69,11 +78,31 @@ class AttemptRun:
         if self._denoising:
             self._denoising.cancel()
 
+    def preempt(self) -> None:
+        """Give the device back at the next step boundary; `run` then ends as preempted. What is
+        past its last step runs to its end."""
+        self._preempted = True
+        if self._denoising:
+            self._denoising.preempt()
+
     async def run(self) -> Outcome:
         """Make the pictures. Whatever happens is in the outcome; nothing is raised."""
+        outcome = await self._outcome()
+        again = isinstance(outcome, Preempted)
+        if isinstance(outcome, Failed):
+            again = outcome.retryable
+        if again and (checkpoint := self._checkpoint()):
+            await self._checkpoints.save_and_wait(self.work, checkpoint)
+        elif not again and not self._cancelled:
+            self._checkpoints.forget(self.work)
+        return outcome
+
+    async def _outcome(self) -> Outcome:
         attempt = self.work.attempt
         try:
             return await self._live()
+        except AttemptPreemptedError:
+            return Preempted(attempt, self._denoising.step if self._denoising else 0)
         except AttemptCancelledError:
             gone = AtelierError("the attempt was cancelled", reason="CANCELLED")
             gone.code = "CANCELLED"
@@ -136,6 +165,12 @@ class AttemptRun:
             seeds=seeds,
             on_step=self._on_step,
         )
+        if found := await self._checkpoints.find(self.work, self.card, start.shape):
+            log.info("goes on", step=found.step, steps=spec.steps)
+            # Copies: the loop writes into what it is given.
+            self._denoising.latents = found.latents.copy()
+            self._denoising.denoised_prev = found.denoised_prev.copy()
+            self._denoising.step = found.step
         await self._loop.denoise(self._denoising)
         return self._denoising.latents
 
@@ -156,8 +191,24 @@ class AttemptRun:
         """Enter a phase, unless the attempt was cancelled meanwhile."""
         if self._cancelled:
             raise AttemptCancelledError
+        if self._preempted and phase in (Phase.ENCODING_TEXT, Phase.DENOISING):
+            raise AttemptPreemptedError
         self._tell(Progressed(self.work.attempt, phase, step, self.work.spec.steps, 0.0))
 
     def _on_step(self, step: int, seconds: float) -> None:
         total = self.work.spec.steps
         self._tell(Progressed(self.work.attempt, Phase.DENOISING, step, total, seconds))
+        self._unsaved_seconds += seconds
+        waits = self._saving is not None and not self._saving.done()
+        if self._unsaved_seconds >= UPLOAD_SECONDS and not waits:
+            if checkpoint := self._checkpoint():
+                self._saving = self._checkpoints.save(self.work, checkpoint)
+            self._unsaved_seconds = 0.0
+
+    def _checkpoint(self) -> Checkpoint | None:
+        """Where it is, if it has come anywhere."""
+        now = self._denoising
+        if now is None or not 0 < now.step < now.plan.steps:
+            return None
+        print_ = print_of(self.work, self.card)
+        return Checkpoint(print_, now.step, now.latents.copy(), now.denoised_prev.copy())

@@ -33,6 +33,7 @@ from agent.work import (
     Failed,
     ModelChanged,
     Outcome,
+    Preempted,
     Probed,
     Progressed,
     Recycled,
@@ -97,6 +98,8 @@ class Commands:
                 self._run(message.run)
             case "cancel" if self._current(message.cancel.epoch, "cancel"):
                 self._cancel(attempt_from(message.cancel.attempt))
+            case "preempt" if self._current(message.preempt.epoch, "preempt"):
+                self._preempt(attempt_from(message.preempt.attempt))
             case "load_model" if self._current(message.load_model.epoch, "load"):
                 self._load(message.load_model)
             case "unload_model" if self._current(message.unload_model.epoch, "unload"):
@@ -160,7 +163,8 @@ class Commands:
             if failed and failed.retryable:
                 device = self._devices[failed.attempt.device_id]
                 outcome = failed = replace(failed, error=await device.explain(failed.error))
-            log.info("attempt ended", reason=failed.error.reason if failed else "SUCCEEDED")
+            ended = failed.error.reason if failed else type(outcome).__name__.upper()
+            log.info("attempt ended", reason=ended)
         if self._running.get(key) is run:
             del self._running[key]
             self._end(key, outcome)
@@ -178,6 +182,13 @@ class Commands:
             gone.code = "CANCELLED"
             failed = Failed(attempt, gone, retryable=False, cancelled=True)
             self._outbox.put(("outcome", *key), told_to(failed))
+
+    def _preempt(self, attempt: Attempt) -> None:
+        key = _key(attempt)
+        if run := self._running.get(key):
+            run.preempt()
+        elif key not in self._unsettled:  # it never came, or was forgotten: nothing is lost
+            self._outbox.put(("outcome", *key), told_to(Preempted(attempt, 0)))
 
     def _settle(self, message: pb.AttemptSettled) -> None:
         key = _key(attempt_from(message.attempt))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from agent.attempt import AttemptRun
+from agent.checkpoint import Checkpoints
 from agent.gpu import Gauge
 from agent.loader import Files, Loader, unknown
 from agent.probe import try_out
@@ -63,14 +64,17 @@ class Device:
         clock: Callable[[], float],
         gauge: Gauge | None = None,
         files: Files | None = None,
+        checkpoints: Checkpoints | None = None,
         tell: Callable[[DeviceTold], None] = lambda _: None,
     ) -> None:
-        """`gauge`: what the driver tells; without one nothing is measured."""
+        """`gauge`: what the driver tells; without one nothing is measured. `checkpoints`: without
+        any, a generation goes on where it left off on this device only."""
         self.id = settings.id
         self._settings = settings
         self._catalog = catalog
         self._triton = triton
         self._results = results
+        self._checkpoints = checkpoints or Checkpoints(None)
         self._tokenizers = tokenizers
         self._clock = clock
         self._tell = tell
@@ -132,6 +136,7 @@ class Device:
             triton=self._triton,
             loop=self._loop,
             results=self._results,
+            checkpoints=self._checkpoints,
             tell=tell,
             leave=self._runs.discard,
         )

@@ -11,6 +11,7 @@ from agent.work import (
     HostFacts,
     ModelChanged,
     Phase,
+    Preempted,
     Probed,
     Progressed,
     Recycled,
@@ -56,6 +57,7 @@ def work_from(message: pb.RunGeneration) -> Work | None:
         tenant=generation.tenant,
         model=generation.model,
         spec=spec_from(generation),
+        number=max(1, generation.attempt),
     )
 
 
@@ -153,6 +155,10 @@ def told_to(told: Told) -> pb.ConnectRequest:
                     retryable=told.retryable,
                     cancelled=told.cancelled,
                 )
+            )
+        case Preempted():
+            return pb.ConnectRequest(
+                preempted=pb.AttemptPreempted(attempt=attempt_to(told.attempt), step=told.step)
             )
         case ModelChanged():
             return pb.ConnectRequest(

@@ -6,11 +6,12 @@ what comes back. Timestep, guidance and coefficients are rows, so members may di
 number of steps, guidance and seed. A newcomer joins at the next iteration, a finished one leaves at
 once, and groups of different (model, shape) take turns, one iteration each.
 
-The step boundary is where things happen: cancellation is heard, progress is told, and a member's
-`latents`, `denoised_prev` and `step` together are its checkpoint, always of the same step.
+The step boundary is where things happen: cancellation and preemption are heard, progress is told,
+and a member's `latents`, `denoised_prev` and `step` together are its checkpoint, always of the same
+step, also when it has left.
 
 Who may write: a Denoising belongs to this loop from `denoise` until that returns; others may only
-call `cancel`. There are no locks: everything between two awaits is atomic.
+call `cancel` and `preempt`. There are no locks: everything between two awaits is atomic.
 
 Refused: a task per generation that calls Triton and leaves the batching to its dynamic batcher.
 That needs a queue delay, forms batches by chance (a step in phase never meets the one out of
@@ -30,7 +31,7 @@ import structlog
 
 from agent.buffers import Shape, StepRows
 from agent.sampler import Floats, Plan, renew
-from agent.work import AttemptCancelledError
+from agent.work import AttemptCancelledError, AttemptPreemptedError
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
 
@@ -66,6 +67,7 @@ class Denoising:
     step: int = 0
     on_step: Callable[[int, float], None] = lambda _step, _seconds: None
     cancelled: bool = field(default=False, init=False)
+    preempted: bool = field(default=False, init=False)
 
     @property
     def rows(self) -> int:
@@ -74,6 +76,10 @@ class Denoising:
     def cancel(self) -> None:
         """Leave at the next step boundary."""
         self.cancelled = True
+
+    def preempt(self) -> None:
+        """Leave at the next step boundary, with that step done; not where it is the last."""
+        self.preempted = True
 
 
 @dataclass(eq=False)
@@ -116,6 +122,7 @@ class StepLoop:
         Raises:
             ExecutionError: a step failed.
             AttemptCancelledError: `work.cancel()` was called.
+            AttemptPreemptedError: `work.preempt()` was called; `work` is where it left off.
         """
         member = _Member(
             work,
@@ -192,6 +199,8 @@ def _stays(member: _Member) -> bool:
         member.done.set_exception(AttemptCancelledError())
     elif member.work.step >= member.work.plan.steps:
         member.done.set_result(None)
+    elif member.work.preempted:
+        member.done.set_exception(AttemptPreemptedError())
     return not member.done.done()
 
 
@@ -262,4 +271,6 @@ def _pass_boundary(member: _Member, seconds: float) -> None:
         renew(work.latents, work.plan, work.step, work.seeds)
         if work.step == work.plan.steps:
             member.done.set_result(None)
+        elif work.preempted:
+            member.done.set_exception(AttemptPreemptedError())
         work.on_step(work.step, seconds)

@@ -28,6 +28,7 @@ from pydantic import SecretStr
 from agent.app import serve
 from atelier.catalog import Catalog
 from atelier.config import AgentSettings, DeviceSettings, model_repository
+from atelier.errors import NotFoundError
 from atelier.object_store import Stored
 from atelier.v1 import agent_pb2 as pb
 from atelier.v1 import agent_pb2_grpc as pb_grpc
@@ -149,7 +150,7 @@ class Scheduler(pb_grpc.AgentServiceServicer):
             kind = message.WhichOneof("message")
             self.heard.append(getattr(message, kind))
             self._news.set()
-            if kind in ("succeeded", "failed"):
+            if kind in ("succeeded", "failed", "preempted"):
                 attempt = getattr(message, kind).attempt
                 self.say(settled=pb.AttemptSettled(attempt=attempt, accepted=True))
 
@@ -171,6 +172,7 @@ class Scheduler(pb_grpc.AgentServiceServicer):
     ) -> None:
         run = pb.RunGeneration(epoch=self.epoch)
         run.attempt.CopyFrom(pb.Attempt(generation_id=name, lease_token=token, device_id="cpu-0"))
+        run.generation.attempt = token
         run.generation.id, run.generation.tenant, run.generation.model = name, "local", model
         values: dict[str, Any] = {"prompt": "red circle", "width": 64, "height": 64, "steps": 8}
         values |= {"guidance": 1.5, "seed": 7, "sampler": "ddim"}
@@ -198,7 +200,7 @@ class DictStore:
         self.objects: dict[str, bytes] = {}
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
-        assert content_type == "image/png"
+        assert content_type == ("image/png" if key.endswith(".png") else "application/x-npz")
         self.objects[key] = data
 
     def put_stream(
@@ -240,8 +242,10 @@ def settings(triton: TritonProcess, scheduler: Scheduler, **changes: Any) -> Age
 
 
 @asynccontextmanager
-async def an_agent(triton: TritonProcess, **changes: Any) -> AsyncIterator[Rig]:
-    scheduler, store, stop = Scheduler(), DictStore(), asyncio.Event()
+async def an_agent(
+    triton: TritonProcess, store: DictStore | None = None, **changes: Any
+) -> AsyncIterator[Rig]:
+    scheduler, store, stop = Scheduler(), store or DictStore(), asyncio.Event()
     await scheduler.start()
     agent = asyncio.create_task(serve(settings(triton, scheduler, **changes), stop, store))
     try:

@@ -11,7 +11,7 @@ import numpy as np
 
 from agent.buffers import StepRows
 from atelier.catalog import ModelCard
-from atelier.errors import ExecutionError, UnavailableError
+from atelier.errors import ExecutionError, NotFoundError, UnavailableError
 
 
 class FakeTriton:
@@ -113,6 +113,11 @@ class DictStore:
         if self.broken:
             raise UnavailableError("the object store is away")
         self.objects[key] = data
+
+    def get(self, key: str) -> bytes:
+        if key not in self.objects:
+            raise NotFoundError("no such object")
+        return self.objects[key]
 
     def delete(self, key: str) -> None:
         del self.objects[key]

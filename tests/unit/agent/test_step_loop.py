@@ -12,7 +12,7 @@ import pytest
 
 from agent.sampler import noise, plan
 from agent.step_loop import Denoising, StepLoop
-from agent.work import AttemptCancelledError
+from agent.work import AttemptCancelledError, AttemptPreemptedError
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
 from tests.support.cards import profile, toy_card
@@ -138,6 +138,31 @@ async def test_cancel_during_a_step_discards_that_step() -> None:
         with pytest.raises(AttemptCancelledError):
             await loop.denoise(goes)
     assert (goes.step, len(triton.batches)) == (0, 1)
+
+
+async def test_preempt_is_heard_within_one_step_which_counts() -> None:
+    triton = FakeTriton()
+    goes, stays = work(1, steps=6), work(2, steps=6)
+    triton.before_step = lambda: goes.preempt() if len(triton.batches) == 2 else None
+    async with running(triton) as loop:
+        gone, stayed = await asyncio.gather(
+            loop.denoise(goes), loop.denoise(stays), return_exceptions=True
+        )
+    assert isinstance(gone, AttemptPreemptedError)
+    assert stayed is None
+    assert goes.step == 3
+    assert [rows for _, rows in triton.batches] == [2, 2, 2, 1, 1, 1]
+    goes.preempted = False
+    np.testing.assert_array_equal(await alone(goes), await alone(work(1, steps=6)))
+
+
+async def test_who_is_preempted_in_its_last_step_is_done() -> None:
+    triton = FakeTriton()
+    goes = work(1, steps=1)
+    triton.before_step = goes.preempt
+    async with running(triton) as loop:
+        await loop.denoise(goes)
+    assert goes.step == 1
 
 
 async def test_a_caller_that_is_cancelled_leaves_the_batch() -> None:
