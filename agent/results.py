@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
+import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -22,8 +24,9 @@ from urllib.parse import quote
 import numpy as np
 import structlog
 from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
 
-from agent import encode, video
+from agent import video
 from agent.work import AttemptCancelledError, Work
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError, UnavailableError
@@ -33,7 +36,9 @@ from atelier.spec import ImageSpec, Spec, VideoSpec
 
 log = structlog.get_logger()
 
+PNG_TYPE = "image/png"
 UPLOAD_THREADS = 8  # they mostly wait; half of what the store's connection pool holds
+_COMPRESS_LEVEL = 6  # zlib's default, stated: the bytes depend on it
 
 
 class Store(Protocol):
@@ -105,24 +110,18 @@ class Results:
     ) -> Result:
         if isinstance(work.spec, VideoSpec):
             return self._publish_video(work, work.spec, card, pixels, cancelled)
-        output, kind = work.spec.output, encode.KINDS[work.spec.output.format]
-        told = None if output.omit_metadata else parameters_of(work.spec, index, card)
-        data = encode.encode(pixels, output, told)
-        key, small_key = object_key(work, index), ""
-        self._store.put(key, data, kind.content_type)
-        if output.thumbnail_size:
-            small_key = object_key(work, index, small=True)
-            self._store.put(small_key, encode.thumbnail(pixels, output), kind.content_type)
+        data = encode_png(pixels, work.spec, index, card)
+        key = object_key(work, index)
+        self._store.put(key, data, PNG_TYPE)
         return Result(
             index=index,
             object_key=key,
-            content_type=kind.content_type,
+            content_type=PNG_TYPE,
             size_bytes=len(data),
             width=pixels.shape[1],
             height=pixels.shape[0],
             sha256=hashlib.sha256(data).hexdigest(),
             seed=work.spec.seed_of(index),
-            thumbnail_key=small_key,
         )
 
     def _publish_video(
@@ -170,8 +169,7 @@ class Results:
         def delete() -> None:
             try:
                 for index in range(count):
-                    for small in (False, True) if has_thumbnails(work) else (False,):
-                        self._store.delete(object_key(work, index, small=small))
+                    self._store.delete(object_key(work, index))
             except Exception as error:
                 log.warning(
                     "uploads left behind",
@@ -184,22 +182,13 @@ class Results:
             self._threads.submit(delete)
 
 
-def has_thumbnails(work: Work) -> bool:
-    """Whether small copies were asked for."""
-    return isinstance(work.spec, ImageSpec) and work.spec.output.thumbnail_size > 0
-
-
-def object_key(work: Work, index: int, *, small: bool = False) -> str:
-    """results/{tenant}/{generation_id}/{lease_token}/{index}.{suffix}, safe as a path; a small copy
-    is called {index}.small.{suffix}."""
+def object_key(work: Work, index: int) -> str:
+    """results/{tenant}/{generation_id}/{lease_token}/{index}.{suffix}, safe as a path."""
     tenant = quote(work.tenant, safe="").replace(".", "%2E")  # no dots: no parent folders
     attempt = work.attempt
-    spec, name = work.spec, f"{index}.small" if small else f"{index}"
-    if isinstance(spec, VideoSpec):
-        suffix = video.CONTAINERS[spec.output.format].suffix
-    else:
-        suffix = encode.KINDS[spec.output.format].suffix
-    return f"results/{tenant}/{attempt.generation_id}/{attempt.lease_token}/{name}.{suffix}"
+    spec = work.spec
+    suffix = video.CONTAINERS[spec.output.format].suffix if isinstance(spec, VideoSpec) else "png"
+    return f"results/{tenant}/{attempt.generation_id}/{attempt.lease_token}/{index}.{suffix}"
 
 
 def parameters_of(spec: Spec, index: int, card: ModelCard) -> dict[str, Any]:
@@ -207,7 +196,6 @@ def parameters_of(spec: Spec, index: int, card: ModelCard) -> dict[str, Any]:
     pace = {"frames_per_second": spec.frames_per_second} if isinstance(spec, VideoSpec) else {}
     return {
         "prompt": spec.prompt,
-        "prompt_sha256": hashlib.sha256(spec.prompt.encode()).hexdigest(),
         "negative_prompt": spec.negative_prompt,
         "seed": spec.seed_of(index),
         "steps": spec.steps,
@@ -218,3 +206,23 @@ def parameters_of(spec: Spec, index: int, card: ModelCard) -> dict[str, Any]:
         "model": card.name,
         "model_version": card.version,
     }
+
+
+def encode_png(pixels: NDArray[np.uint8], spec: ImageSpec, index: int, card: ModelCard) -> bytes:
+    """Encode one picture. Same pixels and facts, same bytes.
+
+    Args:
+        pixels: uint8 (H, W, 3).
+        index: which of the spec's pictures it is.
+
+    Returns:
+        The file; its iTXt chunk "parameters" is the JSON from which it can be made again.
+    """
+    chunks = PngImagePlugin.PngInfo()
+    parameters = parameters_of(spec, index, card)
+    chunks.add_itxt("parameters", json.dumps(parameters, ensure_ascii=False))
+    chunks.add_text("Software", "Atelier")
+    file = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.save(file, format="PNG", pnginfo=chunks, compress_level=_COMPRESS_LEVEL)
+    return file.getvalue()
