@@ -18,10 +18,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from exporters.errors import ParityError
 from exporters.gate import Array, Figure, Gate, Threshold, compare
 from exporters.int8 import Session
 from exporters.measure import open_session
-from exporters.spec import COEFFICIENTS, FREE, Component, ExportSpec
+from exporters.spec import COEFFICIENTS, FREE, Component, ExportSpec, Tensor
 
 PROMPTS = (
     "a red circle on a blue background",
@@ -91,11 +92,21 @@ def compare_component(
     for feed, answers in zip(reference.feeds, reference.answers, strict=True):
         got = session.run(None, dict(feed))
         for tensor, mine, theirs in zip(component.outputs, got, answers, strict=True):
+            _require_form(component, tensor, mine)
             figure = _compare(f"{component.name}.{tensor.name}", mine, theirs, gate)
             known = worst.get(figure.name)
             if known is None or not figure.max_abs_diff <= known.max_abs_diff:
                 worst[figure.name] = figure
     return list(worst.values())
+
+
+def _require_form(component: Component, tensor: Tensor, got: Array) -> None:
+    """The graph may equal torch's and still not be what the card will promise."""
+    fixed = zip(got.shape[1:], tensor.dims, strict=False)
+    if got.ndim != len(tensor.dims) + 1 or any(n not in (m, FREE) for m, n in fixed):
+        raise ParityError(
+            f"{component.name}.{tensor.name}: rows of {got.shape[1:]} where {tensor.dims} was said"
+        )
 
 
 def _compare(name: str, got: Array, expected: Array, gate: Gate) -> Figure:

@@ -23,6 +23,7 @@ TOKENS = 512  # of diffusers' pipeline
 FRAMES = 81  # five seconds
 FRAMES_PER_SECOND = 16
 NATIVE = (832, 480)
+CHUNK = 4  # pictures that the autoencoder takes at once, after the first
 
 
 class TextEncoder(nn.Module):
@@ -62,8 +63,9 @@ def _spec(checkpoint: Checkpoint, name: str) -> ExportSpec:
             )
     frames = checkpoint.options.frames or FRAMES
     in_time = 2 ** sum(vae.get("temperal_downsample", (False, True, True)))
-    if (frames - 1) % in_time:
-        raise ValueError(f"--frames {frames}: must be a multiple of {in_time}, and one more")
+    unit = max(in_time, CHUNK)
+    if (frames - 1) % unit:
+        raise CheckpointError(f"--frames {frames}: must be a multiple of {unit}, and one more")
     return ExportSpec(
         name=name,
         tokens=checkpoint.options.text_tokens or TOKENS,

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.timeout(1800)  # minutes on a busy machine
 
 QUICK = [
     Case("sd3", ("flow_euler",), options=Options(mask=True, text_tokens=12)),
-    Case("wan", ("flow_euler",), options=Options(text_tokens=12, frames=3)),
+    Case("wan", ("flow_euler",), options=Options(text_tokens=12, frames=5)),
 ]
 OTHERS = [
     Case("sd", ("ddim", "euler"), precision="fp16", min_psnr=40.0),

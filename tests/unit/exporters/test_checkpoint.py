@@ -17,7 +17,7 @@ pytest.importorskip("diffusers")
 
 from safetensors.torch import load_file, save_file
 
-from exporters.checkpoint import Checkpoint
+from exporters.checkpoint import Checkpoint, Options
 from exporters.errors import CheckpointError
 from exporters.families import FAMILIES, family_of
 from tests.support.checkpoints import MAKERS, edit_json, make
@@ -190,3 +190,9 @@ def test_the_family_is_seen_in_the_folder(kind: str, tmp_path: Path) -> None:
     assert family_of(checkpoint.index, checkpoint.configs, "sd-turbo").name == "sd-turbo"
     with pytest.raises(CheckpointError, match="--family sd9: there are"):
         family_of(checkpoint.index, checkpoint.configs, "sd9")
+
+
+def test_a_clips_length_must_be_what_the_autoencoder_can_take(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.open(make("wan", tmp_path), Options(frames=7))
+    with pytest.raises(CheckpointError, match="--frames 7: must be a multiple of 4, and one more"):
+        FAMILIES["wan"].spec(checkpoint, "x")

@@ -8,8 +8,11 @@ diffusers = pytest.importorskip("diffusers")
 import numpy as np  # noqa: E402
 
 from exporters.errors import ParityError  # noqa: E402
+from exporters.families.family import GATES  # noqa: E402
 from exporters.gate import EQUAL_PSNR, Threshold, compare, compare_pictures, require  # noqa: E402
-from exporters.parity import table  # noqa: E402
+from exporters.parity import ask_torch, compare_component, feeds, table  # noqa: E402
+from exporters.spec import FREE, Component, Tensor  # noqa: E402
+from exporters.to_onnx import export_onnx  # noqa: E402
 
 FLOATS = Threshold(0.9999, 2e-2)
 DIFFUSION = {
@@ -102,3 +105,19 @@ def test_a_step_asked_in_ones_is_the_step_of_any_latents(scheduler):
         assert (step.timestep, c) == (float(t), 0.0)
         torch.testing.assert_close(mine, after, rtol=1e-3, atol=1e-3)
         x = after
+
+
+def test_an_output_of_another_form_than_was_said_is_refused(tmp_path):
+    class Doubled(torch.nn.Module):
+        def forward(self, x):
+            return torch.cat([x, x], dim=1)
+
+    said = Component(
+        "toy", (Tensor("x", "FP32", (2, FREE, FREE)),), (Tensor("y", "FP32", (2, FREE, FREE)),), 4
+    )
+    given = list(feeds(said, (6, 10), 1, 1))
+    reference = ask_torch(Doubled(), said, given)
+    export_onnx(Doubled().eval(), said, tmp_path / "toy.onnx", latent_multiple=2)
+
+    with pytest.raises(ParityError, match=r"toy\.y: rows of \(4, 6, 10\) where \(2, -1, -1\)"):
+        compare_component(said, tmp_path / "toy.onnx", reference, GATES["fp32"])
