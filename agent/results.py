@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
-import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -24,9 +22,8 @@ from urllib.parse import quote
 import numpy as np
 import structlog
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
 
-from agent import video
+from agent import encode, video
 from agent.work import AttemptCancelledError, Work
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError, UnavailableError
@@ -36,9 +33,7 @@ from atelier.spec import ImageSpec, Spec, VideoSpec
 
 log = structlog.get_logger()
 
-PNG_TYPE = "image/png"
 UPLOAD_THREADS = 8  # they mostly wait; half of what the store's connection pool holds
-_COMPRESS_LEVEL = 6  # zlib's default, stated: the bytes depend on it
 
 
 class Store(Protocol):
@@ -110,18 +105,24 @@ class Results:
     ) -> Result:
         if isinstance(work.spec, VideoSpec):
             return self._publish_video(work, work.spec, card, pixels, cancelled)
-        data = encode_png(pixels, work.spec, index, card)
-        key = object_key(work, index)
-        self._store.put(key, data, PNG_TYPE)
+        output, kind = work.spec.output, encode.KINDS[work.spec.output.format]
+        told = None if output.omit_metadata else parameters_of(work.spec, index, card)
+        data = encode.encode(pixels, output, told)
+        key, small_key = object_key(work, index), ""
+        self._store.put(key, data, kind.content_type)
+        if output.thumbnail_size:
+            small_key = object_key(work, index, small=True)
+            self._store.put(small_key, encode.thumbnail(pixels, output), kind.content_type)
         return Result(
             index=index,
             object_key=key,
-            content_type=PNG_TYPE,
+            content_type=kind.content_type,
             size_bytes=len(data),
             width=pixels.shape[1],
             height=pixels.shape[0],
             sha256=hashlib.sha256(data).hexdigest(),
             seed=work.spec.seed_of(index),
+            thumbnail_key=small_key,
         )
 
     def _publish_video(
@@ -169,7 +170,8 @@ class Results:
         def delete() -> None:
             try:
                 for index in range(count):
-                    self._store.delete(object_key(work, index))
+                    for small in (False, True) if has_thumbnails(work) else (False,):
+                        self._store.delete(object_key(work, index, small=small))
             except Exception as error:
                 log.warning(
                     "uploads left behind",
@@ -182,13 +184,22 @@ class Results:
             self._threads.submit(delete)
 
 
-def object_key(work: Work, index: int) -> str:
-    """results/{tenant}/{generation_id}/{lease_token}/{index}.{suffix}, safe as a path."""
+def has_thumbnails(work: Work) -> bool:
+    """Whether small copies were asked for."""
+    return isinstance(work.spec, ImageSpec) and work.spec.output.thumbnail_size > 0
+
+
+def object_key(work: Work, index: int, *, small: bool = False) -> str:
+    """results/{tenant}/{generation_id}/{lease_token}/{index}.{suffix}, safe as a path; a small copy
+    is called {index}.small.{suffix}."""
     tenant = quote(work.tenant, safe="").replace(".", "%2E")  # no dots: no parent folders
     attempt = work.attempt
-    spec = work.spec
-    suffix = video.CONTAINERS[spec.output.format].suffix if isinstance(spec, VideoSpec) else "png"
-    return f"results/{tenant}/{attempt.generation_id}/{attempt.lease_token}/{index}.{suffix}"
+    spec, name = work.spec, f"{index}.small" if small else f"{index}"
+    if isinstance(spec, VideoSpec):
+        suffix = video.CONTAINERS[spec.output.format].suffix
+    else:
+        suffix = encode.KINDS[spec.output.format].suffix
+    return f"results/{tenant}/{attempt.generation_id}/{attempt.lease_token}/{name}.{suffix}"
 
 
 def parameters_of(spec: Spec, index: int, card: ModelCard) -> dict[str, Any]:
@@ -196,6 +207,7 @@ def parameters_of(spec: Spec, index: int, card: ModelCard) -> dict[str, Any]:
     pace = {"frames_per_second": spec.frames_per_second} if isinstance(spec, VideoSpec) else {}
     return {
         "prompt": spec.prompt,
+        "prompt_sha256": hashlib.sha256(spec.prompt.encode()).hexdigest(),
         "negative_prompt": spec.negative_prompt,
         "seed": spec.seed_of(index),
         "steps": spec.steps,
@@ -206,23 +218,3 @@ def parameters_of(spec: Spec, index: int, card: ModelCard) -> dict[str, Any]:
         "model": card.name,
         "model_version": card.version,
     }
-
-
-def encode_png(pixels: NDArray[np.uint8], spec: ImageSpec, index: int, card: ModelCard) -> bytes:
-    """Encode one picture. Same pixels and facts, same bytes.
-
-    Args:
-        pixels: uint8 (H, W, 3).
-        index: which of the spec's pictures it is.
-
-    Returns:
-        The file; its iTXt chunk "parameters" is the JSON from which it can be made again.
-    """
-    chunks = PngImagePlugin.PngInfo()
-    parameters = parameters_of(spec, index, card)
-    chunks.add_itxt("parameters", json.dumps(parameters, ensure_ascii=False))
-    chunks.add_text("Software", "Atelier")
-    file = io.BytesIO()
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    image.save(file, format="PNG", pnginfo=chunks, compress_level=_COMPRESS_LEVEL)
-    return file.getvalue()

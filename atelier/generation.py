@@ -93,7 +93,7 @@ MAX_EXCUSED = 30  # attempts that failed by a part that was away do not count, b
 class Result:
     """One picture or video that was made and uploaded; `sha256` in lower-case hexadecimal.
 
-    The last three are a video's: 0 and empty for a picture.
+    frames, frames_per_second and codec are a video's: 0 and empty for a picture.
     """
 
     index: int
@@ -107,6 +107,7 @@ class Result:
     frames: int = 0
     frames_per_second: float = 0.0
     codec: str = ""
+    thumbnail_key: str = ""  # empty: there is none
 
 
 @dataclass(frozen=True)

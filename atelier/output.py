@@ -7,6 +7,78 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from atelier.errors import Violation
+
+
+class ImageFormat(StrEnum):
+    """Format of a picture's file."""
+
+    PNG = "PNG"
+    JPEG = "JPEG"
+    WEBP = "WEBP"
+    AVIF = "AVIF"
+
+
+DEFAULT_QUALITY = 90
+LEAST_THUMBNAIL, LARGEST_THUMBNAIL = 16, 512  # pixels
+
+
+@dataclass(frozen=True)
+class ImageOutput:
+    """How a picture's file is written.
+
+    Attributes:
+        quality: 1 to 100; 0 of a PNG, which has none.
+        thumbnail_size: pixels of the longer side of a small copy beside it; 0 for none.
+        omit_metadata: leave out of the file how it was made.
+    """
+
+    format: ImageFormat = ImageFormat.PNG
+    quality: int = 0
+    thumbnail_size: int = 0
+    omit_metadata: bool = False
+
+
+def resolve_image_output(
+    format_: ImageFormat,
+    quality: int | None,
+    thumbnail_size: int | None,
+    *,
+    omit_metadata: bool,
+    longer_side: int,
+    path: str,
+) -> tuple[ImageOutput, list[Violation]]:
+    """Fill in and check how pictures are to be written.
+
+    Args:
+        quality, thumbnail_size: None where the caller gave none.
+        longer_side: of the picture, in pixels.
+        path: prefix of the fields' paths, such as "image.output".
+
+    Returns:
+        The output and every violation found; it is to be used only if there is none.
+    """
+    bad = []
+    if format_ is ImageFormat.PNG:
+        if quality is not None:
+            lossy = ", ".join(f for f in ImageFormat if f is not ImageFormat.PNG)
+            text = f"a PNG loses nothing and has none: leave it out, or choose {lossy}"
+            bad.append(Violation(f"{path}.quality", text))
+    elif quality is not None and not 1 <= quality <= 100:
+        bad.append(Violation(f"{path}.quality", f"must be 1 to 100; got {quality}"))
+    largest = min(LARGEST_THUMBNAIL, longer_side)
+    if thumbnail_size is not None and not LEAST_THUMBNAIL <= thumbnail_size <= largest:
+        allowed = f"must be {LEAST_THUMBNAIL} to {largest} pixels, or left out"
+        bad.append(Violation(f"{path}.thumbnail_size", f"{allowed}; got {thumbnail_size}"))
+    if format_ is not ImageFormat.PNG and quality is None:
+        quality = DEFAULT_QUALITY
+    return ImageOutput(format_, quality or 0, thumbnail_size or 0, omit_metadata), bad
+
+
+def stored_image_output(values: Mapping[str, Any]) -> ImageOutput:
+    """The output of which `values` are the fields, as dataclasses.asdict gave them."""
+    return ImageOutput(**{**values, "format": ImageFormat(values["format"])})
+
 
 class VideoFormat(StrEnum):
     """Container of a video's file; which codec is in it is the agent's to say."""

@@ -14,7 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atelier.errors import Violation
-from atelier.output import VideoOutput, stored_video_output
+from atelier.output import (
+    ImageOutput,
+    VideoOutput,
+    stored_image_output,
+    stored_video_output,
+)
 
 MAX_PROMPT_CHARACTERS = 4_000
 MAX_SEED = 2**32 - 1
@@ -78,6 +83,7 @@ class ImageSpec:
     seed: int
     count: int
     sampler: str
+    output: ImageOutput = field(default_factory=ImageOutput)
 
     @property
     def shape(self) -> str:
@@ -125,7 +131,9 @@ Spec = ImageSpec | VideoSpec
 def stored_spec(values: Mapping[str, Any]) -> Spec:
     """The spec of which `values` are the fields, as dataclasses.asdict gave them."""
     if "frames" not in values:
-        return ImageSpec(**values)
+        output = values.get("output")  # rows of before there were any have none
+        made = stored_image_output(output) if output else ImageOutput()
+        return ImageSpec(**{**values, "output": made})
     return VideoSpec(**{**values, "output": stored_video_output(values["output"])})
 
 

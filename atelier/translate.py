@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from atelier.generation import Failure, Generation, Priority, Provenance, Result, State
-from atelier.output import VideoFormat, VideoOutput
+from atelier.output import ImageFormat, ImageOutput, VideoFormat, VideoOutput
 from atelier.spec import ImageSpec, Spec, VideoSpec
 from atelier.status import DOMAIN, MAX_MESSAGE_BYTES, cut
 from atelier.v1 import generation_pb2 as pb
@@ -21,12 +21,15 @@ _STATES = {state: pb.GenerationState.Value(f"GENERATION_STATE_{state}") for stat
 _STATES_BACK: dict[int, State] = {number: state for state, number in _STATES.items()}
 _PRIORITIES = {p: pb.Priority.Value(f"PRIORITY_{p}") for p in Priority}
 _PRIORITIES_BACK: dict[int, Priority] = {number: p for p, number in _PRIORITIES.items()}
+_IMAGE_FORMATS_BACK: dict[int, ImageFormat] = {
+    pb.ImageFormat.Value(f"IMAGE_FORMAT_{f}"): f for f in ImageFormat
+}
 _VIDEO_FORMATS_BACK: dict[int, VideoFormat] = {
     pb.VideoFormat.Value(f"VIDEO_FORMAT_{f}"): f for f in VideoFormat
 }
 _RESULT_FIELDS = (
     "index", "object_key", "content_type", "size_bytes", "width", "height", "sha256", "seed",
-    "frames", "frames_per_second", "codec",
+    "frames", "frames_per_second", "codec", "thumbnail_key",
 )  # fmt: skip
 
 
@@ -127,6 +130,12 @@ def image_to(spec: ImageSpec) -> pb.ImageSpec:
         seed=spec.seed,
         count=spec.count,
         sampler=spec.sampler,
+        output=pb.ImageOutput(
+            format=pb.ImageFormat.Value(f"IMAGE_FORMAT_{spec.output.format}"),
+            quality=spec.output.quality or None,
+            thumbnail_size=spec.output.thumbnail_size or None,
+            omit_metadata=spec.output.omit_metadata,
+        ),
     )
 
 
@@ -142,7 +151,18 @@ def image_from(message: pb.ImageSpec) -> ImageSpec:
         seed=message.seed,
         count=message.count,
         sampler=message.sampler,
+        output=ImageOutput(
+            image_format_from(message.output.format) or ImageFormat.PNG,
+            message.output.quality,
+            message.output.thumbnail_size,
+            message.output.omit_metadata,
+        ),
     )
+
+
+def image_format_from(number: int) -> ImageFormat | None:
+    """The format of an enum value; PNG where unspecified, None for an unknown one."""
+    return ImageFormat.PNG if number == 0 else _IMAGE_FORMATS_BACK.get(number)
 
 
 def video_to(spec: VideoSpec) -> pb.VideoSpec:

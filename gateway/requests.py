@@ -17,19 +17,32 @@ from google.protobuf.message import Message
 from atelier.catalog import Catalog, ModelCard, Preset
 from atelier.errors import InvalidArgumentError, Violation
 from atelier.generation import Generation, Priority
-from atelier.output import VideoFormat, VideoOutput
+from atelier.output import (
+    ImageFormat,
+    ImageOutput,
+    VideoFormat,
+    VideoOutput,
+    resolve_image_output,
+)
 from atelier.spec import (
     NUMERIC_FIELDS,
     REQUEST_ID,
     UUID,
     Choices,
+    ImageSpec,
     PartialSpec,
     Spec,
     VideoSpec,
     label_violations,
     resolve,
 )
-from atelier.translate import optional_time_from, priority_from, state_from, video_format_from
+from atelier.translate import (
+    image_format_from,
+    optional_time_from,
+    priority_from,
+    state_from,
+    video_format_from,
+)
 from atelier.v1 import generation_pb2 as pb
 
 DEFAULT_PAGE, MAX_PAGE = 50, 1_000
@@ -142,7 +155,7 @@ def _spec_of(
     bad += violations
     if isinstance(spec, VideoSpec):
         return replace(spec, output=_video_output_of(request.video.output, f"{path}.output", bad))
-    return spec
+    return replace(spec, output=_image_output_of(request.image.output, spec, f"{path}.output", bad))
 
 
 def _partial(spec: pb.ImageSpec | pb.VideoSpec, kind: str) -> PartialSpec:
@@ -157,6 +170,27 @@ def _partial(spec: pb.ImageSpec | pb.VideoSpec, kind: str) -> PartialSpec:
             if spec.HasField(name)  # type: ignore[arg-type]
         },
     )
+
+
+def _image_output_of(
+    output: pb.ImageOutput, spec: ImageSpec, path: str, bad: list[Violation]
+) -> ImageOutput:
+    """How the files are to be written; what is wrong with it goes to `bad`."""
+    format_ = image_format_from(output.format)
+    if format_ is None:
+        known = ", ".join(ImageFormat)
+        bad.append(Violation(f"{path}.format", f"unknown value {output.format}; one of {known}"))
+        return ImageOutput()
+    made, violations = resolve_image_output(
+        format_,
+        output.quality if output.HasField("quality") else None,
+        output.thumbnail_size if output.HasField("thumbnail_size") else None,
+        omit_metadata=output.omit_metadata,
+        longer_side=max(spec.width, spec.height),
+        path=path,
+    )
+    bad += violations
+    return made
 
 
 def _video_output_of(output: pb.VideoOutput, path: str, bad: list[Violation]) -> VideoOutput:

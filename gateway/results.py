@@ -23,6 +23,8 @@ class Results:
         room = MAX_INLINE_TOTAL
         for result in generation.results:
             result.url, expiry = self._store.presign(result.object_key, self._lifetime)
+            if result.thumbnail_key:
+                result.thumbnail_url, _ = self._store.presign(result.thumbnail_key, self._lifetime)
             result.url_expire_time.FromDatetime(expiry)
             if inline and result.size_bytes <= min(MAX_INLINE_BYTES, room):
                 result.inline_data = await asyncio.to_thread(self._store.get, result.object_key)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from atelier.cli import doctor as doctor_
-from atelier.cli import exporting, operators, simulation
+from atelier.cli import exporting, files, operators, simulation
 from atelier.cli import ps as ps_
 from atelier.cli.generate import Wish
 from atelier.cli.generate import generate as generate_
@@ -26,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+FORMAT_HELP = "png, jpeg, webp, avif; of a video mp4, webm. Else as --out is called."
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="A folder, or a file.")]
 
 
@@ -78,14 +79,19 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="The same seed, the same picture.")] = None,
     n: Annotated[int | None, typer.Option("--n", "-n", help="How many pictures.")] = None,
     fps: Annotated[int | None, typer.Option(help="Frames a second of a video.")] = None,
-    format_: Annotated[str, typer.Option("--format", help="Of a video: mp4 or webm.")] = "",
+    format_: Annotated[str, typer.Option("--format", help=FORMAT_HELP)] = "",
+    quality: Annotated[int | None, typer.Option(help="1 to 100; of jpeg, webp, avif.")] = None,
+    metadata: Annotated[bool, typer.Option(help="Write into the file how it was made.")] = True,
     out: OutOption = Path("out"),
     address: AddressOption = None,
     state_dir: StateDirOption = DEFAULT_STATE_DIR,
 ) -> None:
     """Draw or film PROMPT."""
     width, height = parse_size(size)
-    wish = Wish(prompt, model, negative, width, height, steps, guidance, seed, n, fps, format_)
+    wish = Wish(
+        prompt, model, negative, width, height, steps, guidance, seed, n,
+        fps, format_ or files.format_of(out), quality, metadata,
+    )  # fmt: skip
     ask(address, state_dir, lambda where: generate_(where, wish, out, Console()))
 
 

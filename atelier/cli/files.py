@@ -13,6 +13,7 @@ SUFFIXES = {
     "image/png": ".png",
     "image/jpeg": ".jpg",
     "image/webp": ".webp",
+    "image/avif": ".avif",
     "video/mp4": ".mp4",
     "video/webm": ".webm",
 }
@@ -36,6 +37,12 @@ def paths(out: Path, prompt: str, generation: generation_pb2.Generation) -> list
         folder / f"{stem}{f'-{result.index}' if len(results) > 1 else ''}{_suffix(out, result)}"
         for result in results
     ]
+
+
+def format_of(out: Path) -> str:
+    """The format that a file's name asks for; empty where it asks for none that we know."""
+    names = {suffix: media.partition("/")[2] for media, suffix in SUFFIXES.items()}
+    return "" if is_folder(out) else names.get(out.suffix.lower(), "")
 
 
 def make_folder(out: Path) -> None:

@@ -32,6 +32,7 @@ from atelier.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2
 CANCEL_SECONDS = 3.0
 AGAIN_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)  # before each further call, where the gateway is away
 _NUMBERS = ("width", "height", "steps", "guidance", "seed", "count", "fps")
+_SPELLINGS = {"jpg": "jpeg"}
 _FIELDS = {"fps": "frames_per_second"}  # where an option has a shorter name
 Phase = generation_pb2.Phase
 _ENDED = (
@@ -55,7 +56,9 @@ class Wish:
     seed: int | None = None
     count: int | None = None
     fps: int | None = None
-    format: str = ""  # mp4, webm; empty: the house's own choice
+    format: str = ""  # png, jpeg, webp, avif; mp4, webm; empty: the house's own choice
+    quality: int | None = None
+    metadata: bool = True
 
     def request(self, model: model_pb2.Model) -> generation_pb2.GenerateRequest:
         """The wish as the gateway takes it.
@@ -82,14 +85,30 @@ class Wish:
             except ValueError as error:
                 line = f"{problems.option(name)}: {value} is out of range"
                 raise problems.ProblemError([line], problems.BAD_INPUT) from error
-        if self.format:
-            known = generation_pb2.VideoFormat.keys() if video else []
-            if (chosen := f"VIDEO_FORMAT_{self.format.upper()}") not in known[1:]:
-                names = ", ".join(name.rpartition("_")[2].lower() for name in known[1:]) or "png"
-                line = f"--format {self.format}: {model.name} makes {kind}: say {names}"
-                raise problems.ProblemError([line], problems.BAD_INPUT)
-            request.create.video.output.format = generation_pb2.VideoFormat.Value(chosen)
+        self._fill_output(spec, model.name, kind)
         return request
+
+    def _fill_output(
+        self, spec: generation_pb2.ImageSpec | generation_pb2.VideoSpec, model: str, kind: str
+    ) -> None:
+        """How the file is to be written, as far as anything was said about it."""
+        video = isinstance(spec, generation_pb2.VideoSpec)
+        formats = generation_pb2.VideoFormat if video else generation_pb2.ImageFormat
+        prefix = "VIDEO_FORMAT_" if video else "IMAGE_FORMAT_"
+        if self.format:
+            chosen = prefix + _SPELLINGS.get(self.format.lower(), self.format).upper()
+            if chosen not in formats.keys()[1:]:
+                known = ", ".join(name.removeprefix(prefix).lower() for name in formats.keys()[1:])
+                line = f"--format {self.format}: {model} makes {kind}: say {known}"
+                raise problems.ProblemError([line], problems.BAD_INPUT)
+            spec.output.format = formats.Value(chosen)
+        if self.quality is not None:
+            if isinstance(spec, generation_pb2.VideoSpec):
+                line = f"--quality: {model} makes {kind}; leave it out"
+                raise problems.ProblemError([line], problems.BAD_INPUT)
+            spec.output.quality = max(-1, min(self.quality, 2**31 - 1))
+        if not self.metadata:
+            spec.output.omit_metadata = True
 
 
 async def generate(address: str, wish: Wish, out: Path, console: Console) -> list[Path]:

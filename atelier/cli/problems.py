@@ -26,6 +26,7 @@ OPTIONS = {
     "fps": "--fps",
     "frames_per_second": "--fps",
     "format": "--format",
+    "quality": "--quality",
     "device_id": "DEVICE",
     "reason": "--reason",
     "limit": "--last",

@@ -129,6 +129,38 @@ PRIORITY_INTERACTIVE: Priority.ValueType  # 3
 """Somebody is waiting."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
+class _ImageFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImageFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMAGE_FORMAT_UNSPECIFIED: _ImageFormat.ValueType  # 0
+    """The same as IMAGE_FORMAT_PNG."""
+    IMAGE_FORMAT_PNG: _ImageFormat.ValueType  # 1
+    """Loses nothing: image/png."""
+    IMAGE_FORMAT_JPEG: _ImageFormat.ValueType  # 2
+    """image/jpeg."""
+    IMAGE_FORMAT_WEBP: _ImageFormat.ValueType  # 3
+    """image/webp."""
+    IMAGE_FORMAT_AVIF: _ImageFormat.ValueType  # 4
+    """image/avif."""
+
+class ImageFormat(_ImageFormat, metaclass=_ImageFormatEnumTypeWrapper):
+    """The format of a picture's file."""
+
+IMAGE_FORMAT_UNSPECIFIED: ImageFormat.ValueType  # 0
+"""The same as IMAGE_FORMAT_PNG."""
+IMAGE_FORMAT_PNG: ImageFormat.ValueType  # 1
+"""Loses nothing: image/png."""
+IMAGE_FORMAT_JPEG: ImageFormat.ValueType  # 2
+"""image/jpeg."""
+IMAGE_FORMAT_WEBP: ImageFormat.ValueType  # 3
+"""image/webp."""
+IMAGE_FORMAT_AVIF: ImageFormat.ValueType  # 4
+"""image/avif."""
+Global___ImageFormat: _TypeAlias = ImageFormat  # noqa: Y015
+
 class _VideoFormat:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -154,6 +186,49 @@ VIDEO_FORMAT_WEBM: VideoFormat.ValueType  # 2
 Global___VideoFormat: _TypeAlias = VideoFormat  # noqa: Y015
 
 @_typing.final
+class ImageOutput(_message.Message):
+    """How a picture's file is written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    THUMBNAIL_SIZE_FIELD_NUMBER: _builtins.int
+    OMIT_METADATA_FIELD_NUMBER: _builtins.int
+    format: Global___ImageFormat.ValueType
+    """Its format."""
+    quality: _builtins.int
+    """1 to 100, where more is better and larger; 90 where it is unset. A PNG has none: leave it unset."""
+    thumbnail_size: _builtins.int
+    """Pixels of the longer side of a small copy beside the file, in its format; 16 to 512, and no more
+    than the picture has. Unset: no copy.
+    """
+    omit_metadata: _builtins.bool
+    """Leave out of the file how it was made (prompt, seed, model and the other parameters)."""
+    def __init__(
+        self,
+        *,
+        format: Global___ImageFormat.ValueType = ...,
+        quality: _builtins.int | None = ...,
+        thumbnail_size: _builtins.int | None = ...,
+        omit_metadata: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quality", b"_quality", "_thumbnail_size", b"_thumbnail_size", "quality", b"quality", "thumbnail_size", b"thumbnail_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quality", b"_quality", "_thumbnail_size", b"_thumbnail_size", "format", b"format", "omit_metadata", b"omit_metadata", "quality", b"quality", "thumbnail_size", b"thumbnail_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__quality: _TypeAlias = _typing.Literal["quality"]  # noqa: Y015
+    _WhichOneofArgType__quality: _TypeAlias = _typing.Literal["_quality", b"_quality"]  # noqa: Y015
+    _WhichOneofReturnType__thumbnail_size: _TypeAlias = _typing.Literal["thumbnail_size"]  # noqa: Y015
+    _WhichOneofArgType__thumbnail_size: _TypeAlias = _typing.Literal["_thumbnail_size", b"_thumbnail_size"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quality) -> _WhichOneofReturnType__quality | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__thumbnail_size) -> _WhichOneofReturnType__thumbnail_size | None: ...
+
+Global___ImageOutput: _TypeAlias = ImageOutput  # noqa: Y015
+
+@_typing.final
 class ImageSpec(_message.Message):
     """What to draw. An unset optional field takes the preset's value, else the model's default;
     the bounds of each are the model's own (ModelService.GetModel).
@@ -170,6 +245,7 @@ class ImageSpec(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     SAMPLER_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """What the picture shows. Not blank; at most 4,000 characters."""
     negative_prompt: _builtins.str
@@ -190,6 +266,10 @@ class ImageSpec(_message.Message):
     """Number of pictures; picture i is made with seed + i (modulo 2^32)."""
     sampler: _builtins.str
     """Name of the sampler, one of the model's own."""
+    @_builtins.property
+    def output(self) -> Global___ImageOutput:
+        """How the files are written. Unset: PNGs that tell how they were made."""
+
     def __init__(
         self,
         *,
@@ -202,10 +282,11 @@ class ImageSpec(_message.Message):
         seed: _builtins.int | None = ...,
         count: _builtins.int | None = ...,
         sampler: _builtins.str = ...,
+        output: Global___ImageOutput | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "_guidance", b"_guidance", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "count", b"count", "guidance", b"guidance", "height", b"height", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "_guidance", b"_guidance", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "count", b"count", "guidance", b"guidance", "height", b"height", "output", b"output", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "_guidance", b"_guidance", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "count", b"count", "guidance", b"guidance", "height", b"height", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "_guidance", b"_guidance", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "count", b"count", "guidance", b"guidance", "height", b"height", "negative_prompt", b"negative_prompt", "output", b"output", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__count: _TypeAlias = _typing.Literal["count"]  # noqa: Y015
     _WhichOneofArgType__count: _TypeAlias = _typing.Literal["_count", b"_count"]  # noqa: Y015
@@ -410,6 +491,8 @@ class Result(_message.Message):
     FRAMES_PER_SECOND_FIELD_NUMBER: _builtins.int
     DURATION_SECONDS_FIELD_NUMBER: _builtins.int
     CODEC_FIELD_NUMBER: _builtins.int
+    THUMBNAIL_KEY_FIELD_NUMBER: _builtins.int
+    THUMBNAIL_URL_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Which of the pictures asked for, from 0."""
     object_key: _builtins.str
@@ -438,6 +521,10 @@ class Result(_message.Message):
     """Seconds that a video lasts."""
     codec: _builtins.str
     """How a video is coded: h264, vp9 or av1; empty for a picture."""
+    thumbnail_key: _builtins.str
+    """Key of the small copy in the object store's bucket; empty where none was asked for."""
+    thumbnail_url: _builtins.str
+    """Presigned URL to GET the small copy, good until url_expire_time."""
     @_builtins.property
     def url_expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the URL ceases to work."""
@@ -460,10 +547,12 @@ class Result(_message.Message):
         frames_per_second: _builtins.float = ...,
         duration_seconds: _builtins.float = ...,
         codec: _builtins.str = ...,
+        thumbnail_key: _builtins.str = ...,
+        thumbnail_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["url_expire_time", b"url_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "content_type", b"content_type", "duration_seconds", b"duration_seconds", "frames", b"frames", "frames_per_second", b"frames_per_second", "height", b"height", "index", b"index", "inline_data", b"inline_data", "object_key", b"object_key", "seed", b"seed", "sha256", b"sha256", "size_bytes", b"size_bytes", "url", b"url", "url_expire_time", b"url_expire_time", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "content_type", b"content_type", "duration_seconds", b"duration_seconds", "frames", b"frames", "frames_per_second", b"frames_per_second", "height", b"height", "index", b"index", "inline_data", b"inline_data", "object_key", b"object_key", "seed", b"seed", "sha256", b"sha256", "size_bytes", b"size_bytes", "thumbnail_key", b"thumbnail_key", "thumbnail_url", b"thumbnail_url", "url", b"url", "url_expire_time", b"url_expire_time", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

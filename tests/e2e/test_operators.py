@@ -81,11 +81,11 @@ def test_models_come_and_go_by_order(stack: Stack) -> None:
     wait_until(lambda: not resident(stack) and not device(stack).unloading_model, 30)
     ordered(stack, "load", MODEL, "--wait")
     assert resident(stack) == [MODEL]
-    trace = json.loads(grpcurl(stack, f"{FLEET}/GetTrace", data={"limit": 2}))
-    assert [d["kind"] for d in trace["decisions"]] == [
-        "DECISION_KIND_UNLOAD", "DECISION_KIND_LOAD",
-    ]  # fmt: skip
-    assert all(d["reason"] for d in trace["decisions"])
+    trace = json.loads(grpcurl(stack, f"{FLEET}/GetTrace", data={"limit": 10}))
+    # What host memory holds may be decided anew in between.
+    moves = [d for d in trace["decisions"] if d["kind"] != "DECISION_KIND_HOLD"][-2:]
+    assert [d["kind"] for d in moves] == ["DECISION_KIND_UNLOAD", "DECISION_KIND_LOAD"]
+    assert all(d["reason"] for d in moves)
     assert "cpu-0{" in ordered(stack, "decisions", "-n", "1")
 
 

@@ -4,17 +4,22 @@ was uploaded for nothing is deleted."""
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from agent.results import Results, encode_png, object_key
+from agent.encode import encode
+from agent.results import Results, object_key, parameters_of
 from agent.work import Attempt, AttemptCancelledError, Work
 from atelier.errors import ExecutionError, UnavailableError
+from atelier.output import ImageFormat, ImageOutput
 from atelier.spec import ImageSpec
 from tests.support.cards import toy_card
 from tests.unit.agent.fakes import DictStore
@@ -83,6 +88,28 @@ async def test_a_store_that_stays_away_is_left_alone(store: DictStore, results: 
     await swept(results)  # the delete fails (nothing is there), and nobody hears of it
 
 
+def small(**output: Any) -> Work:
+    """The work above, with small copies."""
+    return replace(WORK, spec=replace(SPEC, output=ImageOutput(thumbnail_size=16, **output)))
+
+
+async def test_a_small_copy_lies_beside_each_picture_and_is_swept_with_it(
+    store: DictStore, results: Results
+) -> None:
+    [made] = await results.publish(
+        small(format=ImageFormat.WEBP, quality=80), toy_card(), IMAGES[:1], cancelled=lambda: False
+    )
+    assert made.object_key == "results/local/gen-1/7/0.webp"
+    assert (made.content_type, made.width, made.height) == ("image/webp", 64, 64)
+    assert made.thumbnail_key == "results/local/gen-1/7/0.small.webp"
+    assert Image.open(io.BytesIO(store.objects[made.thumbnail_key])).size == (16, 16)
+    store.objects.clear()
+    with pytest.raises(ExecutionError):
+        await results.publish(small(), toy_card(), IMAGES, cancelled=lambda: False)
+    await swept(results)
+    assert store.objects == {}
+
+
 PRETTY = ImageSpec(
     prompt='a "red" circle, 円',
     negative_prompt="blue",
@@ -97,12 +124,17 @@ PRETTY = ImageSpec(
 PIXELS = np.arange(8 * 16 * 3, dtype=np.uint8).reshape(8, 16, 3)
 
 
+def png(pixels: np.ndarray, index: int) -> bytes:  # type: ignore[type-arg]
+    return encode(pixels, PRETTY.output, parameters_of(PRETTY, index, toy_card()))
+
+
 def test_pixels_and_parameters_survive() -> None:
-    image = Image.open(io.BytesIO(encode_png(PIXELS, PRETTY, 1, toy_card())))
+    image = Image.open(io.BytesIO(png(PIXELS, 1)))
     np.testing.assert_array_equal(np.asarray(image), PIXELS)
     assert image.text["Software"] == "Atelier"
     assert json.loads(image.text["parameters"]) == {
         "prompt": 'a "red" circle, 円',
+        "prompt_sha256": hashlib.sha256('a "red" circle, 円'.encode()).hexdigest(),
         "negative_prompt": "blue",
         "seed": 0,  # seed + index, modulo 2^32
         "steps": 20,
@@ -115,7 +147,7 @@ def test_pixels_and_parameters_survive() -> None:
 
 
 def test_the_bytes_depend_on_nothing_else() -> None:
-    first = encode_png(PIXELS, PRETTY, 0, toy_card())
+    first = png(PIXELS, 0)
     strided = np.repeat(PIXELS, 2, axis=1)[:, ::2]  # another memory layout
-    assert encode_png(strided, PRETTY, 0, toy_card()) == first
-    assert encode_png(PIXELS, PRETTY, 1, toy_card()) != first
+    assert png(strided, 0) == first
+    assert png(PIXELS, 1) != first

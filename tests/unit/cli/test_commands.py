@@ -75,13 +75,26 @@ def test_a_video_model_gets_a_video_spec() -> None:
     assert given.create.video == wanted
 
 
+def test_how_a_file_is_written_is_sent_where_it_was_said() -> None:
+    model = model_pb2.Model(name="m", kind=model_pb2.MODEL_KIND_IMAGE)
+    wish = Wish("a star", format="jpg", quality=70, metadata=False)
+    assert wish.request(model).create.image.output == generation_pb2.ImageOutput(
+        format=generation_pb2.IMAGE_FORMAT_JPEG, quality=70, omit_metadata=True
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "wish", "told"),
     [
         ("VIDEO", Wish("a star", count=2), "--n: m makes videos; leave it out"),
         ("IMAGE", Wish("a star", fps=8), "--fps: m makes pictures; leave it out"),
         ("VIDEO", Wish("a star", format="gif"), "--format gif: m makes videos: say mp4, webm"),
-        ("IMAGE", Wish("a star", format="webm"), "--format webm: m makes pictures: say png"),
+        (
+            "IMAGE",
+            Wish("a star", format="webm"),
+            "--format webm: m makes pictures: say png, jpeg, webp, avif",
+        ),
+        ("VIDEO", Wish("a star", quality=9), "--quality: m makes videos; leave it out"),
     ],
 )
 def test_what_a_model_has_no_use_for_is_refused(kind: str, wish: Wish, told: str) -> None:

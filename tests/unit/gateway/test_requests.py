@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from atelier.catalog import Catalog
 from atelier.errors import InvalidArgumentError
 from atelier.generation import Generation
+from atelier.output import ImageFormat, ImageOutput
 from atelier.spec import MAX_SEED
-from atelier.translate import time_to
+from atelier.translate import generation_from, generation_to, time_to
 from atelier.v1 import generation_pb2 as pb
 from gateway.requests import checked_id, fits_page, generation_of, page_of, page_token
 from tests.support.cards import toy_card
@@ -137,6 +138,35 @@ def test_a_page_has_room_for_so_much() -> None:
     assert fits_page([10, 10]) == 2
     assert fits_page([2**20] * 5) == 3
     assert fits_page([2**30, 1]) == 1  # never none: the next page would be this one again
+
+
+@pytest.mark.parametrize(
+    ("output", "field", "remedy"),
+    [
+        ({"format": 9}, "format", "PNG, JPEG, WEBP, AVIF"),
+        ({"quality": 90}, "quality", "leave it out, or choose JPEG, WEBP, AVIF"),
+        ({"format": pb.IMAGE_FORMAT_JPEG, "quality": 0}, "quality", "1 to 100"),
+        ({"format": pb.IMAGE_FORMAT_AVIF, "quality": 101}, "quality", "1 to 100"),
+        ({"thumbnail_size": 0}, "thumbnail_size", "16 to 64 pixels, or left out"),
+        ({"thumbnail_size": 65}, "thumbnail_size", "16 to 64 pixels, or left out"),
+    ],
+)
+def test_a_way_to_write_files_that_there_is_not(
+    output: dict[str, int], field: str, remedy: str
+) -> None:
+    with pytest.raises(InvalidArgumentError) as refused:
+        resolve(request(output=pb.ImageOutput(**output)))  # type: ignore[arg-type]
+    [violation] = refused.value.violations
+    assert violation.field == f"image.output.{field}" and remedy in violation.description
+
+
+def test_how_files_are_written_is_filled_in_and_reaches_the_agent() -> None:
+    assert resolve(request()).spec.output == ImageOutput()
+    given = pb.ImageOutput(format=pb.IMAGE_FORMAT_WEBP, thumbnail_size=32, omit_metadata=True)
+    generation = resolve(request(output=given))
+    wanted = ImageOutput(ImageFormat.WEBP, 90, thumbnail_size=32, omit_metadata=True)
+    assert generation.spec.output == wanted
+    assert generation_from(generation_to(generation)).spec == generation.spec
 
 
 def test_the_path_says_where_the_request_lies() -> None:
