@@ -18,10 +18,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 SILENT_SECONDS = 5.0  # a Triton that gives no answer for so long is out
-FLAPPING = (
-    3  # times in trouble within FORGIVEN_SECONDS: then it must prove itself though it answers
-)
 FORGIVEN_SECONDS = 600.0
+FLAPPING = 3  # times in trouble within those: then it must prove itself though it answers
 PROBE_SECONDS, LONGEST_PROBE_SECONDS = 1.0, 120.0  # pause before a probe; doubles
 GOOD_PROBES = 2  # in a row
 RECYCLE_EVERY = 2  # failed probes
@@ -134,9 +132,7 @@ class Health:
         if self.state is State.RECYCLING:
             self._failures += bool(failure)
             self._out(failure or self.reason, now)
-            if (
-                not failure
-            ):  # most likely it is mended; if not, the pauses go on from where they were
+            if not failure:  # most likely it is mended; if not, pauses go on from where they were
                 self._next_probe = now + PROBE_SECONDS
 
     def reconnected(self, now: float) -> None:
