@@ -92,7 +92,7 @@ def encode(
     format_: VideoFormat,
     metadata: Mapping[str, Any] | None,
 ) -> Iterator[bytes]:
-    """The file's bytes, in pieces of a fragment or so.
+    """The file's bytes: a piece after each frame, mostly empty, so that a caller can stop there.
 
     Args:
         frames: uint8 (T, H, W, 3), H and W even.
@@ -126,10 +126,9 @@ def encode(
                 format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
             )
             container.mux(stream.encode(yuv))
-            yield from sink.taken()
+            yield sink.taken()
         container.mux(stream.encode(None))
-        yield from sink.taken()
-    yield from sink.taken()
+    yield sink.taken()
 
 
 class _Sink(io.RawIOBase):
@@ -145,10 +144,10 @@ class _Sink(io.RawIOBase):
         self._pieces.append(bytes(data))
         return len(data)
 
-    def taken(self) -> list[bytes]:
+    def taken(self) -> bytes:
         """What was written since the last look."""
         pieces, self._pieces = self._pieces, []
-        return pieces
+        return b"".join(pieces)
 
 
 def _clock_time(seconds: Fraction) -> str:
