@@ -5,6 +5,9 @@ request counts towards the rank of the replica that it needs: the first replica 
 pictures of a burst as it ends within the objective one after another, the next replica the next
 ones, and so on. So a model with rare single requests is worth one replica, and one with bursts of
 eight pictures is worth several, and eviction, loading and prefetch compare them in the same unit.
+
+What is to come is the sum of recency, frequency, and what the sittings of now promise
+(sessions.py).
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import math
 from collections import defaultdict
 
 from scheduler.runqueue import WEIGHTS, Ticket
+from scheduler.sessions import Sessions
 
 FAST, SLOW = 60.0, 3600.0  # seconds: recency and frequency
 ALPHA = 0.2  # share of recency
@@ -26,6 +30,8 @@ class Demand:
         self._sums: dict[str, list[list[float]]] = {}  # model -> rank -> [fast, slow, when]
         self._outstanding: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
         self._work: dict[str, list[float]] = {}  # model -> [EWMA of work a second, when]
+        self._load: dict[str, float] = {}  # model -> seconds, as of its last request
+        self._sessions = Sessions()
         self._heat: dict[str, list[float]] = {}  # model -> [EWMA of weight a second, when]
 
     def arrived(self, ticket: Ticket, load: float, now: float) -> None:
@@ -46,6 +52,8 @@ class Demand:
         entry[0] = entry[0] * math.exp(-gone / FAST) + gain / FAST
         entry[1] = entry[1] * math.exp(-gone / SLOW) + gain / SLOW
         entry[2] = now
+        self._load[ticket.model] = load
+        self._sessions.arrived(ticket.tenant, ticket.model, rank, gain, now)
         work = self._work.setdefault(ticket.model, [0.0, now])
         work[0] = work[0] * math.exp(-(now - work[1]) / FAST) + ticket.work / FAST
         work[1] = now
@@ -54,6 +62,10 @@ class Demand:
         heat[1] = now
         counts[cls] += 1
         ticket.counted = True
+
+    def tick(self, now: float) -> None:
+        """Sittings age, also while nothing arrives."""
+        self._sessions.age(now)
 
     def settled(self, ticket: Ticket) -> None:
         """It ended, was dropped, or became late: it no longer counts."""
@@ -72,6 +84,7 @@ class Demand:
         return (
             ALPHA * fast * math.exp(-gone / FAST)
             + (1 - ALPHA) * slow * math.exp(-gone / SLOW) / warm
+            + self._sessions.rate(model, rank, self._load[model])
         )
 
     def work_rate(self, model: str, now: float) -> float:

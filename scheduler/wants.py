@@ -38,6 +38,7 @@ class Wants:
         """Loads for what waits, then those that will be wanted."""
         for device in self._books.devices.values():
             device.yield_to = None  # wants say it again where they still wait
+        self._books.demand.tick(now)
         self._of_the_hungry(now)
         self._prefetch(now)
 
