@@ -72,8 +72,7 @@ async def run(settings: SchedulerSettings) -> None:
         epoch = await store.next_epoch()
         background = Background()
         stack.push_async_callback(background.close)
-        # The agents cannot resume what was taken off its device yet: so nothing is.
-        sched = Sched(models_of(catalog.cards.values()), preemption=False)
+        sched = Sched(models_of(catalog.cards.values()))
         live = Live(sched, clock)
         lines = Lines(epoch)
         outcomes = Outcomes(store, live, lines)

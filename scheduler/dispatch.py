@@ -15,7 +15,7 @@ import structlog
 from atelier.errors import UnavailableError
 from atelier.generation import Generation, State
 from atelier.generation_store import GenerationStore
-from scheduler.decisions import Bind, Boundary, Decision, Hold, Load, Unload
+from scheduler.decisions import Bind, Boundary, Decision, Hold, Load, Preempt, Unload
 from scheduler.fleet import Fleet
 from scheduler.lines import Lines
 from scheduler.live import Live
@@ -113,6 +113,11 @@ class Dispatch:
             match decision:
                 case Bind():
                     await self._bind(decision)
+                case Preempt(ticket):
+                    # One that is being claimed is not sent at all (_send). Where the agent is away
+                    # it keeps its device, or loses the attempt with it (fleet.py).
+                    if row := self._live.running.get(ticket.id):
+                        self._lines.preempt(row)
                 case Load(model, device_id, evict):
                     for other in evict:  # the agent does one after another
                         self._lines.unload(device_id, other)
@@ -124,8 +129,7 @@ class Dispatch:
         except Exception as error:
             log.error("decision not carried out", decision=decision_line(decision), exc_info=error)
             if isinstance(decision, Bind):  # sysmon finds it in the database
-                self._live.claiming.discard(decision.ticket.id)
-                self._live.released(decision.ticket.id)
+                self._unclaimed(decision.ticket.id)
 
     async def _bind(self, decision: Bind) -> None:
         ticket, device_id = decision.ticket, decision.device_id
@@ -133,8 +137,7 @@ class Dispatch:
         if ticket.id not in self._live.claiming:
             return  # it ended meanwhile, and memory knows
         if row is None:
-            self._live.claiming.discard(ticket.id)
-            self._live.released(ticket.id)
+            self._unclaimed(ticket.id)
         elif ours:
             self._live.claimed(row)
             await self._send(row)
@@ -142,7 +145,13 @@ class Dispatch:
             self._live.requeued(row, DISAGREED_SECONDS)
         else:
             self._live.claiming.discard(ticket.id)
+            self._live.preempting.discard(ticket.id)
             await self._outcomes.stands(row)
+
+    def _unclaimed(self, generation_id: str) -> None:
+        self._live.claiming.discard(generation_id)
+        self._live.preempting.discard(generation_id)
+        self._live.released(generation_id)
 
     async def _claim(self, generation_id: str, device_id: str) -> tuple[Generation | None, bool]:
         """The row as it stands after the claim, and whether it runs by that claim."""
@@ -157,6 +166,9 @@ class Dispatch:
 
     async def _send(self, row: Generation) -> None:
         assert row.lease_token is not None
+        if row.id in self._live.preempting:  # decided while it was claimed
+            await self._outcomes.preempted(row.id, row.lease_token, 0)
+            return
         device = self._live.sched.devices.get(row.device)
         still_bound = device is not None and row.id in device.running
         if not still_bound or not self._lines.run(row):

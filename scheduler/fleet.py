@@ -97,6 +97,7 @@ class Fleet:
             self._live.lost.discard((generation.id, attempt.lease_token))
             if not attempt.released:
                 holding.add(generation.id)
+                self._live.preempting.discard(generation.id)  # else it gives it back yet
             if generation.id in self._live.cancelling:  # asked for while the agent was away
                 self._lines.cancel(generation)
 

@@ -79,6 +79,11 @@ class Lines:
         cancel = pb.CancelAttempt(attempt=_attempt(generation), epoch=self.epoch)
         return self._send(generation.device, pb.ConnectResponse(cancel=cancel))
 
+    def preempt(self, generation: Generation) -> bool:
+        """Take an attempt off its device at its next step."""
+        preempt = pb.PreemptAttempt(attempt=_attempt(generation), epoch=self.epoch)
+        return self._send(generation.device, pb.ConnectResponse(preempt=preempt))
+
     def load(self, device_id: str, model: str) -> bool:
         command = pb.LoadModel(device_id=device_id, model=model, epoch=self.epoch)
         return self._send(device_id, pb.ConnectResponse(load_model=command))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from atelier.generation import Generation, State
-from scheduler.decisions import Boundary, Decision
+from scheduler.decisions import Bind, Boundary, Decision, Preempt
 from scheduler.runqueue import Ticket, objective
 from scheduler.sched import Sched
 from scheduler.watchers import Watchers
@@ -31,6 +31,7 @@ class Live:
         self.watchers = Watchers()
         self.running: dict[str, Generation] = {}  # by id; each with its lease_token and device
         self.cancelling: set[str] = set()  # told or to be told to stop
+        self.preempting: set[str] = set()  # taken off by the core; their agent is asked
         self.claiming: set[str] = set()  # bound; the database is asked
         self.lost: set[tuple[str, int]] = set()  # (id, lease_token) about to be given to others
         self.wake = asyncio.Event()
@@ -46,7 +47,7 @@ class Live:
 
     def did(self, decisions: list[Decision]) -> None:
         """The core decided; dispatch carries it out."""
-        self._decisions += decisions
+        self._decisions += self._hold_back(decisions)
         self.wake.set()
 
     def decided(self) -> list[Decision]:
@@ -66,7 +67,28 @@ class Live:
             view = self.watchers.view(generation_id)
             if view and view.progress:
                 self.sched.advanced(generation_id, device_id, view.progress.step)
-        return self.sched.boundary(device_id, now)
+        return self._hold_back(self.sched.boundary(device_id, now))
+
+    def _hold_back(self, decisions: list[Decision]) -> list[Decision]:
+        """What is taken off its device waits nowhere until its agent has given it back: to the
+        database it runs until then, and could not be claimed. What the same decisions bind to the
+        same device again stays where it is.
+        """
+        kept = list(decisions)
+        for preempt in [d for d in decisions if isinstance(d, Preempt)]:
+            ticket = preempt.ticket
+            again = [d for d in kept if isinstance(d, Bind) and d.ticket is ticket]
+            for bind in again:
+                kept.remove(bind)
+            if any(bind.device_id == preempt.device_id for bind in again):
+                kept.remove(preempt)
+                continue
+            if again:
+                self.sched.finished(ticket)
+            else:
+                self.sched.remove(ticket.id)
+            self.preempting.add(ticket.id)
+        return kept
 
     def device_down(self, device_id: str) -> None:
         """A device is gone from the core, and what it ran with it: the database says what now."""
@@ -93,11 +115,15 @@ class Live:
         self.running[generation.id] = generation
         self.watchers.publish(generation)
 
-    def requeued(self, generation: Generation, delay_seconds: float = 0.0) -> None:
-        """It is QUEUED again; it comes back to the queues after a delay."""
+    def requeued(
+        self, generation: Generation, delay_seconds: float = 0.0, steps_done: int = 0
+    ) -> None:
+        """It is QUEUED again; it comes back to the queues after a delay, to go on after the steps
+        that are done."""
         self._release(generation.id)
         self.watchers.publish(generation)
-        self._delayed[generation.id] = self.ticket(generation)
+        ticket = self._delayed[generation.id] = self.ticket(generation)
+        ticket.steps_left = max(1, ticket.steps - steps_done)
         if delay_seconds <= 0:
             self._resubmit(generation.id)
         else:
@@ -203,6 +229,7 @@ class Live:
         self.running.pop(generation_id, None)
         self.claiming.discard(generation_id)
         self.cancelling.discard(generation_id)
+        self.preempting.discard(generation_id)
         if drop:
             self._drop(generation_id)
         self.wake.set()

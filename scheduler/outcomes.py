@@ -35,6 +35,7 @@ RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 30.0  # doubles with each attempt
 # A part was away: the next attempt may well succeed, and the work is not to blame.
 EXCUSED = ("DEVICE_UNAVAILABLE", "DEVICE_LOST", "MODEL_NOT_READY", "UPLOAD_FAILED")
 LOST, DEVICE = "AGENT_LOST", "DEVICE_LOST"
+PREEMPTED = "PREEMPTED"  # taken off its device for another's sake; no limit, and no fault
 AGENT_LOST = Failure("UNAVAILABLE", LOST, "its agent was lost, again and again")
 DEVICE_LOST = Failure("UNAVAILABLE", DEVICE, "its devices failed, again and again")
 STOPPED = Failure("UNAVAILABLE", "STOPPED", "its agent stopped it unasked, again and again")
@@ -102,6 +103,10 @@ class Outcomes:
         await self._follow(generation_id, token, row)
         return True
 
+    async def preempted(self, generation_id: str, token: int, steps_done: int) -> bool:
+        """Its agent gave its device back, as it was told; it waits again, to go on from there."""
+        return await self._requeue(generation_id, token, PREEMPTED, 0.0, steps_done=steps_done)
+
     async def failed(
         self,
         generation_id: str,
@@ -113,8 +118,12 @@ class Outcomes:
     ) -> bool:
         """Try again where that may help and attempts are left; else FAILED with the reason."""
         running = self._live.holds(generation_id, token)
-        attempt = running.attempt if running else MAX_ATTEMPTS
-        if retryable and running and await self._has_attempts_left(running, failure.reason):
+        attempt = await self._counted(running) if running else MAX_ATTEMPTS
+        if (
+            retryable
+            and running
+            and await self._has_attempts_left(running, attempt, failure.reason)
+        ):
             delay = min(RETRY_SECONDS * 2**attempt, LONGEST_RETRY_SECONDS)
             delay = 0.0 if failure.reason in (LOST, DEVICE) else delay
             return await self._requeue(generation_id, token, failure.reason, delay, before)
@@ -123,12 +132,19 @@ class Outcomes:
         await self._follow(generation_id, token, found)
         return row is not None
 
-    async def _has_attempts_left(self, running: Generation, reason: str) -> bool:
-        if running.attempt < MAX_ATTEMPTS:
+    async def _counted(self, running: Generation) -> int:
+        """Its attempts, but for those that ended by preemption."""
+        if running.attempt < 2:
+            return running.attempt
+        preempted = await persist(lambda: self._store.requeued_for(running.id, (PREEMPTED,)))
+        return running.attempt - preempted
+
+    async def _has_attempts_left(self, running: Generation, attempt: int, reason: str) -> bool:
+        if attempt < MAX_ATTEMPTS:
             return True
         excused = await persist(lambda: self._store.requeued_for(running.id, EXCUSED))
         excused += reason in EXCUSED
-        return excused < MAX_EXCUSED and running.attempt - excused < MAX_ATTEMPTS
+        return excused < MAX_EXCUSED and attempt - excused < MAX_ATTEMPTS
 
     async def lost(self, generation_id: str, token: int, failure: Failure = AGENT_LOST) -> None:
         """Its agent is gone, or came back without it. Given up if it comes back meanwhile.
@@ -197,6 +213,7 @@ class Outcomes:
         reason: str,
         delay_seconds: float,
         before: Callable[[], None] = lambda: None,
+        steps_done: int = 0,
     ) -> bool:
         """Back to the queue; CANCELLED where its caller no longer wants it."""
         row = await persist(
@@ -206,7 +223,7 @@ class Outcomes:
             return await self.cancelled(generation_id, token)
         log.info("requeued", generation_id=generation_id, reason=reason, attempt=row.attempt)
         if self._live.holds(generation_id, token):
-            self._live.requeued(row, delay_seconds)
+            self._live.requeued(row, delay_seconds, steps_done)
         else:
             self._live.accepted(row)
         return True

@@ -74,6 +74,8 @@ class Reports:
                 self._settle(line, attempt, self._succeeded(message.succeeded))
             case "failed":
                 self._settle(line, message.failed.attempt, self._failed(message.failed))
+            case "preempted":
+                self._settle(line, message.preempted.attempt, self._preempted(message.preempted))
             case other:
                 log.warning("unexpected message", node=line.node, message=other)
 
@@ -179,6 +181,12 @@ class Reports:
             attempt.lease_token,
             [result_from(result) for result in report.results],
             provenance_from(report.provenance),
+        )
+
+    async def _preempted(self, report: pb.AttemptPreempted) -> bool:
+        attempt = report.attempt
+        return await self._outcomes.preempted(
+            attempt.generation_id, attempt.lease_token, report.step
         )
 
     async def _failed(self, report: pb.AttemptFailed) -> bool:

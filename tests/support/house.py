@@ -44,7 +44,7 @@ class House:
         clock = time.monotonic
         self.store = store
         self.background = Background()
-        self.live = Live(Sched({"toy": model_of(toy_card())}, preemption=False), clock)
+        self.live = Live(Sched({"toy": model_of(toy_card())}), clock)
         self.lines = Lines(epoch=1)
         self.outcomes = Outcomes(store, self.live, self.lines)
         self.fleet = Fleet(self.live, self.lines, self.outcomes, self.background, clock=clock)
