@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from atelier.catalog import SAMPLERS, ModelCard
+from atelier.spec import VideoSpec
 from exporters import card
 from exporters.errors import CheckpointError
 from exporters.gate import Figure, Pictures, Threshold
@@ -82,6 +83,25 @@ def test_readers_get_back_what_was_written():
     assert made.max_rows == SPEC.max_batch_size
     assert dict(made.weights) == WEIGHTS
     assert dict(made.parts) == {}
+
+
+def test_a_clip_s_card_limits_time_and_names_its_shape_as_specs_do():
+    spec = replace(SPEC, channels=32, output_frames=8)
+    shape, limits = spec.shape(64, 64), KNOWN["tiny-video"].limits([(64, 64)], 16, 8)
+    made = read(kind="video", spec=spec, limits=limits, costs={shape: COSTS})
+
+    frames, pace = made.limits["frames"], made.limits["frames_per_second"]
+    assert (frames.minimum, frames.maximum) == (8, 8)  # as many as the graphs have
+    assert (pace.minimum, pace.maximum, pace.default) == (1, 60, 8)
+    assert "count" not in made.limits
+    asked = VideoSpec("p", "", 64, 64, 4, 1.5, 7, 8, 8, "ddim")
+    assert list(made.profiles) == [asked.shape]
+    assert made.latents.shape(64, 64) == (32, 16, 16)
+    assert made.latents.pixel_shape(64, 64) == (8, 64, 64, 3)
+    with pytest.raises(ValueError, match="no limits for count"):
+        read(limits=limits)
+    with pytest.raises(ValueError, match="not image or video"):
+        read(kind="sound")
 
 
 def test_people_get_what_no_service_reads():
