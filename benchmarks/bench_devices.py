@@ -111,8 +111,8 @@ def scenario(repository: Path, horizon: float, rho: float) -> Scenario:
 
 
 def _of_simulation(trace: Scenario) -> Row:
-    """What the core makes of it under a virtual clock, as live: without preemption."""
-    run = Simulation(trace, Sched(trace.models, preemption=False), keep_timeline=True).run()
+    """What the core makes of it under a virtual clock, as live."""
+    run = Simulation(trace, Sched(trace.models), keep_timeline=True).run()
     finished = {int(o.ticket.id): o.finish for o in run.outcomes.values() if o.finish >= 0}
     return _figures(trace, of_simulation(run.timeline), finished)
 

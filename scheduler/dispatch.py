@@ -114,8 +114,8 @@ class Dispatch:
                 case Bind():
                     await self._bind(decision)
                 case Preempt(ticket):
-                    # One that is being claimed is not sent at all (_send). Where the agent is away
-                    # it keeps its device, or loses the attempt with it (fleet.py).
+                    # One that is being claimed is not sent at all (_send). An agent that is
+                    # away is told when it is back (fleet.py).
                     if row := self._live.running.get(ticket.id):
                         self._lines.preempt(row)
                 case Load(model, device_id, evict):

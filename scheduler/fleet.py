@@ -95,9 +95,10 @@ class Fleet:
                 continue
             kept.add(generation.id)
             self._live.lost.discard((generation.id, attempt.lease_token))
-            if not attempt.released:
+            if generation.id in self._live.preempting:  # the command may be lost, or on its way
+                self._lines.preempt(generation)
+            elif not attempt.released:
                 holding.add(generation.id)
-                self._live.preempting.discard(generation.id)  # else it gives it back yet
             if generation.id in self._live.cancelling:  # asked for while the agent was away
                 self._lines.cancel(generation)
 
