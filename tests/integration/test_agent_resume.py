@@ -95,3 +95,18 @@ async def test_a_checkpoint_that_was_damaged_costs_steps_only(
         await ready(other)
         assert await hashes(other, "gen", 2, "ddim") == expected
         assert first_step(other) <= 2
+
+
+async def test_an_agent_that_dies_costs_what_came_after_its_last_upload(
+    rig: Rig, process: TritonProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = await hashes(rig, "whole", 1, "ddim")
+    monkeypatch.setattr("agent.attempt.UPLOAD_SECONDS", 0.2)  # of steps of 50 ms
+    async with an_agent(process, rig.store) as dies:
+        await ready(dies)
+        dies.scheduler.run("gen", **IMAGE)
+        await dies.scheduler.hear(pb.AttemptProgress, lambda p: p.step >= 15)
+    async with an_agent(process, rig.store) as other:
+        await ready(other)
+        assert await hashes(other, "gen", 2, "ddim") == expected
+        assert first_step(other) > 4
