@@ -64,7 +64,7 @@ TRANSITIONS = (
     Transition(State.RUNNING, Event.FAIL, State.FAILED, "its agent, and no attempt is left"),
     Transition(State.RUNNING, Event.CANCEL, State.CANCELLED, "its agent, at a step boundary"),
     Transition(State.RUNNING, Event.EXPIRE, State.EXPIRED, "sysmon, past its deadline"),
-    Transition(State.RUNNING, Event.REQUEUE, State.QUEUED, "its agent is lost, or a retry helps"),
+    Transition(State.RUNNING, Event.REQUEUE, State.QUEUED, "preempted, lost, or a retry helps"),
 )
 
 
