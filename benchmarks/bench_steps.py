@@ -10,8 +10,11 @@ one run, in blocks, so that a busy machine slows both. Of each step:
     scatter    rows out of the batch
     boundary   the sampler's part: are the values finite, fresh noise, progress
     loop       the rest: whose turn it is
+    outside    the whole iteration, less what the model itself slept: the overhead, and all that
+               Triton and its Python backend do around the model
     moving     Triton's own compute_input + compute_output: what it moves to and from the model
 
+The model's own overhead (it makes the answer's arrays, and writes a line) is in `outside` too.
 Triton's computing is its compute_input + compute_infer + compute_output: moving is in that, and not
 in the overhead. Asking for it after each
 step is not counted. Writes benchmarks/results/steps.json and .md.
@@ -51,7 +54,7 @@ KEY = "bench"
 BATCHES = (1, 8)
 ROUNDS, STEPS = 12, 25  # blocks of each way, and steps of each
 GOALS = {1: 1.0, 8: 2.5}  # ms, the median
-PARTS = ("overhead", "gather", "call", "scatter", "boundary", "loop", "moving")
+PARTS = ("overhead", "gather", "call", "scatter", "boundary", "loop", "moving", "outside")
 WAYS = ("gRPC", "shared memory")
 
 
@@ -66,12 +69,14 @@ class Step:
     passed: float = 0.0
     computed: float = 0.0
     moved: float = 0.0
+    slept: float = 0.0  # by the model, as it says
     telling: float = 0.0  # asking Triton what it computed
 
     def parts(self, before: float) -> dict[str, float]:
         """Milliseconds of each part; `before`: when the last one had passed."""
         seconds = {
             "overhead": self.passed - before - self.computed - self.telling,
+            "outside": self.passed - before - self.slept - self.telling,
             "gather": self.sent - self.asked,
             "call": self.answered - self.sent - self.computed,
             "scatter": self.scattered - self.answered - self.telling,
@@ -136,7 +141,9 @@ def work(card: ModelCard, seed: int, sampler: str, on_step: Callable[[], None]) 
     )
 
 
-async def block(triton: Triton, card: ModelCard, rows: int, sampler: str) -> list[dict[str, float]]:
+async def block(
+    triton: Triton, card: ModelCard, spans: Path, rows: int, sampler: str
+) -> list[dict[str, float]]:
     """One block's steps in parts, but for the first, which may lay out memory."""
     watched = Watched(triton)
     await watched.begin(card)
@@ -157,7 +164,16 @@ async def block(triton: Triton, card: ModelCard, rows: int, sampler: str) -> lis
     await asyncio.gather(running, return_exceptions=True)
     steps = watched.steps
     assert len(steps) == STEPS
+    note_sleep(steps, spans, rows)
     return [now.parts(before.passed) for before, now in itertools.pairwise(steps)]
+
+
+def note_sleep(steps: list[Step], spans: Path, rows: int) -> None:
+    """What the model wrote down of the block's steps."""
+    told = [json.loads(line) for line in spans.read_text().splitlines()[-STEPS:]]
+    for step, span in zip(steps, told, strict=True):
+        assert (span["kind"], span["rows"]) == ("steps", rows)
+        step.slept = span["ended"] - span["began"]
 
 
 def no_memory(_size: int) -> Region:
@@ -165,7 +181,7 @@ def no_memory(_size: int) -> Region:
     raise OSError("gRPC is measured")
 
 
-async def measure(address: str, card: ModelCard) -> Iterator[dict[str, Any]]:
+async def measure(address: str, card: ModelCard, spans: Path) -> Iterator[dict[str, Any]]:
     """Each way at each batch."""
     ways = {
         "gRPC": Triton(address, KEY, StepBuffers(no_memory)),
@@ -179,7 +195,7 @@ async def measure(address: str, card: ModelCard) -> Iterator[dict[str, Any]]:
         for rows, sampler in kinds:
             for way, triton in ways.items():
                 found.setdefault((rows, sampler, way), [])
-                found[rows, sampler, way] += await block(triton, card, rows, sampler)
+                found[rows, sampler, way] += await block(triton, card, spans, rows, sampler)
     for triton in ways.values():
         await triton.close()
     return (
@@ -237,7 +253,7 @@ def main() -> None:
         part = embedded.Triton(0, folder / "0", repository, free_port(), KEY, threads=1)
         with started(part, folder / "log"):
             card = Catalog.read(repository).cards[SLEEPER.name]
-            measured = list(asyncio.run(measure(part.address, card)))
+            measured = list(asyncio.run(measure(part.address, card, part.folder / "spans.jsonl")))
     told = list(claims(measured))
     result = {
         "benchmark": "steps", "load_average": round(load, 1), "claims": told, "measured": measured,
