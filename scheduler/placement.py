@@ -146,6 +146,13 @@ class Placement:
         needed = model.weights + ticket.rows * model.shapes[ticket.shape].activation
         return needed <= device.capacity
 
+    def most_rows(self, device: Device, ticket: Ticket) -> int:
+        """Rows of the ticket that would fit there with its model alone."""
+        model = self._books.models[ticket.model]
+        activation = model.shapes[ticket.shape].activation
+        room = device.capacity - model.weights
+        return int(room / activation + 1e-9) if activation > 0 and room >= 0 else 0
+
     def blocked(self, device: Device, ticket: Ticket) -> bool:
         """Whether the model that runs there leaves no room for the ticket's, with all else gone."""
         models = self._books.models

@@ -108,7 +108,7 @@ class Wants:
             gain = soon + HORIZON * books.demand.worth(model, 1, now)
         found = place.pick(model, now, waiting[0] if waiting else None)
         if found is None:
-            if homeless:
+            if homeless and not self._shrink(waiting[0]):
                 self._drain(waiting[0], load, now)
             return
         if must or gain >= HORIZON * found.cost:
@@ -201,6 +201,24 @@ class Wants:
                 ):
                     return True
         return False
+
+    def _shrink(self, ticket: Ticket) -> bool:
+        """No device has room for all its rows at once: it goes in smaller parts. False if some has.
+
+        A card may have been profiled on larger devices than are here.
+        """
+        books = self._books
+        if not books.devices or any(
+            self._placement.holds(d, ticket) for d in books.devices.values()
+        ):
+            return False
+        most = max(self._placement.most_rows(device, ticket) for device in books.devices.values())
+        if not 1 <= most < ticket.rows:
+            return False
+        books.queues.pop(ticket)
+        ticket.rows = most
+        books.queues.push(ticket)
+        return True
 
     def _drain(self, ticket: Ticket, load: float, now: float) -> None:
         """No device can take the model while its batch runs: let one run out.

@@ -92,15 +92,24 @@ def test_a_replica_too_small_for_a_ticket_is_no_home_for_it() -> None:
     assert core.submit(ticket("1", "a", rows=3)) == ["load a on d1 instead of b"]
 
 
-def test_a_head_that_fits_nowhere_blocks_nobody() -> None:
-    core = Core(usable=115.0, resident="a")
-    assert core.submit(ticket("1", "a", rows=3, level=2)) == []
-    assert core.submit(ticket("2", "a", level=0)) == []  # behind it in its queue
-    other = Core(usable=250.0, resident="ab")
-    other.sched.devices["d0"].capacity = 215.0
-    assert other.submit(ticket("1", "a", rows=2, level=2)) == ["unload b from d0"]
-    other.follow(other.sched.unloaded("d0", "b", 1.0), 1.0)
-    assert list(other.sched.devices["d0"].running) == ["1"]
+def test_more_rows_than_any_device_has_room_for_go_in_smaller_parts() -> None:
+    core = Core(devices=0)
+    core.up("d0", 115.0)
+    core.up("d1", 125.0)
+    many = ticket("1", "a", rows=4)
+    assert core.submit(many) == []
+    assert core.follow(core.sched.tick(0.5), 0.5) == ["load a on d1"]
+    assert core.follow(core.sched.loaded("d1", "a", 2.0), 2.0) == ["bind 1 -> d1"]
+    assert many.rows == 2
+    check_integrity(core.sched)
+
+
+def test_a_neighbour_makes_room_for_a_head_that_does_not_fit_beside_it() -> None:
+    core = Core(usable=250.0, resident="ab")
+    core.sched.devices["d0"].capacity = 215.0
+    assert core.submit(ticket("1", "a", rows=2, level=2)) == ["unload b from d0"]
+    core.follow(core.sched.unloaded("d0", "b", 1.0), 1.0)
+    assert list(core.sched.devices["d0"].running) == ["1"]
 
 
 def test_a_refused_unload_is_not_asked_for_again_at_once() -> None:
