@@ -21,6 +21,7 @@ from exporters.job import Job
 from exporters.measure import open_session
 from exporters.parity import PROMPTS, SEED, Step, Tokenizers, draw, table
 from exporters.spec import MODEL_FILE, TOKENIZER_FILE
+from exporters.tokenizers import save_tokenizer
 
 GUIDANCE = 1.5
 MOST_STEPS = 20
@@ -154,7 +155,7 @@ class Chain:
         lengths = ((self._spec.ids or self._spec.tokens) - second, second)[: len(names)]
         with tempfile.TemporaryDirectory() as folder:
             for name in names:
-                self._job.checkpoint.save_tokenizer(name, Path(folder) / name)
+                save_tokenizer(self._job.checkpoint.tokenizer(name), Path(folder) / name)
             files = [f"{name}/{TOKENIZER_FILE}" for name in names]
             made = Tokenizers(Path(folder), files, lengths)
         made.pad_with(*(self._job.checkpoint.special_ids(name)[1] for name in names))

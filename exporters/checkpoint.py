@@ -7,7 +7,6 @@ go, so that a large checkpoint needs memory for its largest part and not for all
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import logging
@@ -26,7 +25,7 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from exporters.errors import CheckpointError
-from exporters.spec import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
+from exporters.tokenizers import require_vocabulary
 
 _LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".h5")
@@ -169,7 +168,11 @@ class Checkpoint:
                 **({} if theirs else {"ignore_mismatched_sizes": True, "dtype": torch.float32}),
             )
         except (ValueError, RuntimeError, SafetensorError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{self.folder / part}: does not load: {error}") from error
+            # diffusers lists every tensor, a line each, and then advises its callers, not ours.
+            said = [line.strip() for line in str(error).splitlines()]
+            reason = next((line for line in said if "size mismatch" in line), " ".join(said))
+            file = self.weight_files(part)[0]
+            raise CheckpointError(f"{file}: does not load: {reason}") from error
         mismatched = [entry[0] for entry in told.get("mismatched_keys", ())]
         for keys, what in (
             (mismatched, "has another shape than config.json says"),
@@ -206,8 +209,10 @@ class Checkpoint:
             CheckpointError: it cannot be read.
         """
         if part not in self._tokenizers:
+            kind = self.kind(part)
+            require_vocabulary(self.folder / part, kind.vocab_files_names)
             try:
-                made = self.kind(part).from_pretrained(self.folder / part, local_files_only=True)
+                made = kind.from_pretrained(self.folder / part, local_files_only=True)
                 made.backend_tokenizer  # noqa: B018 - only a fast tokenizer has it
             except Exception as error:  # the library raises what it likes
                 raise CheckpointError(f"{self.folder / part}: not a tokenizer: {error}") from error
@@ -225,20 +230,6 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.folder / other}: another vocabulary than {part}'s, which it must share"
             )
-
-    def save_tokenizer(self, part: str, folder: Path) -> None:
-        """Write tokenizer.json, and what it pads with beside it in tokenizer_config.json.
-
-        The file says how to split and where begin and end go; length and padding are the reader's,
-        as in every published checkpoint.
-        """
-        tokenizer = copy.deepcopy(self.tokenizer(part).backend_tokenizer)
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        folder.mkdir(parents=True, exist_ok=True)
-        tokenizer.save(str(folder / TOKENIZER_FILE))
-        padding = {"pad_token": self.tokenizer(part).pad_token}
-        (folder / TOKENIZER_CONFIG_FILE).write_text(json.dumps(padding) + "\n")
 
     def pipeline(self, kind: Any) -> Any:
         """The whole checkpoint as diffusers runs it, in float32: the reference."""

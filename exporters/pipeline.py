@@ -26,6 +26,7 @@ from exporters.progress import Show
 from exporters.spec import MODEL_FILE, MODEL_VERSION, Component, ExportSpec
 from exporters.stages import full_disk, is_full
 from exporters.to_onnx import OPSET
+from exporters.tokenizers import save_tokenizer
 
 _Folders = Mapping[str, tuple[Path, int]]
 
@@ -137,7 +138,7 @@ def _assemble(
     (folder / CONFIG_FILE).write_text(render(component, job.request.engine, profiles))
     if component.role == "text_encoder":
         for name, place in zip(job.tokenizers, (folder, folder / "second"), strict=False):
-            job.checkpoint.save_tokenizer(name, place)
+            save_tokenizer(job.checkpoint.tokenizer(name), place)
 
 
 def _rename(built: Path, target: Path, own: ExportSpec, settled: ExportSpec) -> list[str]:

@@ -97,6 +97,15 @@ def test_a_missing_file_is_named(folder: Path, file: str) -> None:
         read(folder)
 
 
+def test_a_tokenizer_without_its_vocabulary_is_refused(folder: Path) -> None:
+    """transformers would make up one that knows no word, and say nothing."""
+    for path in (folder / "tokenizer").iterdir():
+        if path.name != "tokenizer_config.json":
+            path.unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer/tokenizer\.json: missing"):
+        read(folder)
+
+
 def test_a_missing_folder_is_named(folder: Path) -> None:
     shutil.rmtree(folder / "tokenizer")
     with pytest.raises(CheckpointError, match="tokenizer: missing; this family needs it"):
@@ -141,9 +150,8 @@ def test_a_tensor_of_another_shape_is_named(folder: Path, file: str) -> None:
         tensors[name] = torch.zeros(3, 5)
 
     first = rewrite(folder / file, spoil)
-    with pytest.raises(CheckpointError, match=str(Path(file).parent)) as told:
+    with pytest.raises(CheckpointError, match=rf"{file}: .*{first}[^\n]*$"):
         read(folder)
-    assert first in str(told.value)
 
 
 @pytest.mark.parametrize("file", [UNET, TEXT])
