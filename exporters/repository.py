@@ -197,6 +197,7 @@ def problems(repository: Path, name: str = "") -> list[str]:
     found: list[str] = []
     claimed: set[str] = set()
     paths = sorted(repository.glob("*.toml"))
+    looked_at = not name
     if not paths:
         found.append(f"{repository}: no model cards (*.toml)")
     for path in paths:
@@ -207,9 +208,12 @@ def problems(repository: Path, name: str = "") -> list[str]:
             continue
         claimed |= set(folders_of(card))
         if name in ("", card.name):
+            looked_at = True
             found += [
                 f"{path.name}: {problem}" for problem in _model_problems(repository, path, card)
             ]
+    if paths and not looked_at:
+        found.append(f"{repository}: no model {name}")
     if not name:
         for folder in sorted(repository.glob("*__*")):
             if folder.name not in claimed:

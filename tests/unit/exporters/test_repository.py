@@ -201,3 +201,4 @@ def test_one_model_is_checked_alone(repository: Path):
 
     assert problems(repository, "two") == []
     assert problems(repository, "one") != []
+    assert problems(repository, "three") == [f"{repository}: no model three"]
