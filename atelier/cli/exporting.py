@@ -1,8 +1,8 @@
-"""`atelier export`, `profile` and `models`: the exporter's commands, in their own process."""
+"""`atelier export`, `profile` and `models`: the exporter's commands, in this one's place."""
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 
 import typer
@@ -27,4 +27,5 @@ def add_to(app: typer.Typer) -> None:
 
 def _pass_on(context: typer.Context) -> None:
     words = [sys.executable, "-m", "exporters", str(context.info_name), *context.args]
-    raise typer.Exit(subprocess.run(words, check=False).returncode)
+    # In this process's place: a signal to it is one to the export, which would else go on alone.
+    os.execv(sys.executable, words)  # noqa: S606 - no shell is meant

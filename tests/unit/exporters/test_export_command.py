@@ -1,5 +1,6 @@
 """The commands' answers when there is nothing to work on."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,19 @@ def test_export_wants_a_checkpoint_and_publishes_nothing(tmp_path: Path):
     assert result.exit_code == 1
     assert "model_index.json: missing" in result.output
     assert not (tmp_path / "r").exists()
+
+
+def test_ending_the_command_ends_the_export(tmp_path: Path):
+    """It waits at a pipe in the index's place, where nobody may read once it is told to end."""
+    pytest.importorskip("diffusers", reason="the export extra is not installed")
+    os.mkfifo(index := tmp_path / "model_index.json")
+    command = [sys.executable, "-m", "atelier.cli", "export", str(tmp_path), "--name", "x"]
+    # A pipe opens for writing once somebody reads it.
+    with subprocess.Popen(command) as process, index.open("wb", buffering=0) as pipe:
+        process.terminate()
+        process.wait()
+        with pytest.raises(BrokenPipeError):
+            pipe.write(b"{}")
 
 
 @pytest.mark.parametrize(
