@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
+import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from atelier.catalog import ModelCard
 from exporters.card import fitting, noise_schedule
 from exporters.checkpoint import Checkpoint, Options
 from exporters.engines import library_for
@@ -25,6 +29,7 @@ from exporters.stages import Stages
 
 _TOOLS = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
 _HERE = Path(__file__).parent
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,11 @@ def settle(request: Request) -> Job:
     Raises:
         ExportError: a file is missing, or an option does not fit the checkpoint; names it.
     """
+    if not _NAME.fullmatch(request.name):
+        raise ExportError(
+            f"--name {request.name!r}: say letters and digits, with . _ - between them; files are"
+            " named by it"
+        )
     checkpoint = Checkpoint.open(request.folder, request.options)
     family = family_of(checkpoint.index, checkpoint.configs, request.family)
     checkpoint.require(family.parts)
@@ -151,6 +161,7 @@ def settle(request: Request) -> Job:
         multiple, native = family.multiple(checkpoint), family.native(checkpoint, spec)
     except KeyError as error:
         raise CheckpointError(f"{request.folder}: no config.json there says {error}") from error
+    _require_place(request, spec.card_file)
     return Job(
         request=request,
         checkpoint=checkpoint,
@@ -162,6 +173,36 @@ def settle(request: Request) -> Job:
         multiple=multiple,
         stages=Stages(request.repository.resolve().parent / f".export-{spec.stem}"),
     )
+
+
+def _require_place(request: Request, card_file: str) -> None:
+    """Raises: ExportError, where publishing would fail in the end or take another model's files."""
+    repository, card = request.repository, request.repository / card_file
+    if card.is_file():
+        try:
+            owner = ModelCard.parse(card.read_text()).name
+        except ValueError as error:
+            raise ExportError(
+                f"{card}: not a card, and this export's would lie there: {error}"
+            ) from error
+        if owner != request.name:
+            raise ExportError(f"--name {request.name}: {card} is {owner}'s; choose another name")
+    if not repository.is_dir():
+        return
+    # Tried, because a mount of the same disk elsewhere (a container's volume) shows in no number.
+    with tempfile.TemporaryDirectory(prefix=".try-", dir=repository.resolve().parent) as folder:
+        tried = Path(folder) / "tried"
+        tried.touch()
+        moved = repository / Path(folder).name
+        try:
+            tried.rename(moved).unlink()
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            raise ExportError(
+                f"--repository {repository}: mounted by itself, so what is made beside it cannot"
+                f" be moved in whole; name a folder inside of it, such as {repository / 'models'}"
+            ) from error
 
 
 def _samplers(request: Request, family: Family, schedule: Mapping[str, Any]) -> list[str]:

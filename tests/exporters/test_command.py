@@ -143,6 +143,7 @@ def test_a_profile_is_written_into_the_card(exported: Exported, tmp_path: Path) 
         (["--engine", "tensorrt-rtx", "--precision", "int8"], "--precision int8 is for"),
         (["--engine", "tensorrt-rtx", "--capabilities", "SM90"], "knows SM75, SM80"),
         (["--capabilities", "SM86"], "--capabilities is for --engine tensorrt-rtx"),
+        (["--name", "../x"], "--name '../x': say letters and digits"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_work(
@@ -154,6 +155,32 @@ def test_what_does_not_fit_is_refused_before_any_work(
     assert status == 1
     assert why in told
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_whose_files_are_another_models_is_refused(exported: Exported) -> None:
+    place = ("--repository", str(exported.repository))
+
+    status, told = run("export", str(exported.checkpoint), "--name", "a-small.sd", *place)
+
+    assert status == 1
+    assert "a_small_sd.toml is a.small-sd's; choose another name" in told
+    assert run("models", "verify", "a.small-sd", *place)[0] == 0
+
+
+def test_a_repository_that_is_a_mount_is_refused_before_any_work(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def across(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    (repository := tmp_path / "triton_repo").mkdir()
+    monkeypatch.setattr(Path, "rename", across)
+    place = ("--repository", str(repository))
+    status, told = run("export", str(exported.checkpoint), "--name", "x", *place)
+
+    assert status == 1
+    assert "mounted by itself" in told and f"{repository}/models" in told
+    assert list(tmp_path.rglob("*")) == [repository]
 
 
 def test_a_config_that_says_too_little_is_told(exported: Exported, tmp_path: Path) -> None:
