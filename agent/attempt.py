@@ -163,6 +163,7 @@ class AttemptRun:
             latents=start,
             denoised_prev=np.zeros_like(start),
             seeds=seeds,
+            granted=self.work.rows_at_once,
             on_step=self._on_step,
         )
         if found := await self._checkpoints.find(self.work, self.card, start.shape):

@@ -58,6 +58,7 @@ def work_from(message: pb.RunGeneration) -> Work | None:
         model=generation.model,
         spec=spec_from(generation),
         number=max(1, generation.attempt),
+        rows_at_once=message.rows,
     )
 
 

@@ -53,6 +53,7 @@ class Denoising:
     text_embeddings: float32 (2, tokens, width), negative first, shared by the pictures.
     latents, denoised_prev: float32 (n, C, h, w), after `step` steps.
     seeds: of the n pictures, for samplers that add noise on the way.
+    granted: of the n, how many may be in one call; 0: as the card says.
     on_step: called at each step boundary with the steps done and the seconds of the last one.
     """
 
@@ -64,6 +65,7 @@ class Denoising:
     latents: Floats
     denoised_prev: Floats
     seeds: tuple[int, ...]
+    granted: int = 0
     step: int = 0
     on_step: Callable[[int, float], None] = lambda _step, _seconds: None
     cancelled: bool = field(default=False, init=False)
@@ -205,9 +207,10 @@ def _stays(member: _Member) -> bool:
 
 
 def _batches(group: list[_Member]) -> list[list[_Slice]]:
-    """The group's rows, in order, in batches of at most what the profile and the model allow."""
+    """The group's rows, in order, in batches of at most what profile, model and memory allow."""
     first = group[0].work
-    cap = max(1, min(first.card.max_rows, first.card.profile(first.shape).batch_cap))
+    granted = sum(member.work.granted or member.work.rows for member in group)
+    cap = max(1, min(first.card.max_rows, first.card.profile(first.shape).batch_cap, granted))
     batches: list[list[_Slice]] = []
     room = 0
     for member in group:

@@ -29,6 +29,7 @@ class Work:
     model: str
     spec: Spec
     number: int = 1  # of the attempt, from 1
+    rows_at_once: int = 0  # pictures that memory was granted for; 0: as the card says
 
     @property
     def kind(self) -> str:

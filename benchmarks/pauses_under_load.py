@@ -147,7 +147,7 @@ class Churn:
         assert view
         row = replace(view.generation, state=State.RUNNING, device=device_id, lease_token=token)
         self.live.claimed(row)
-        self.lines.run(row)
+        self.lines.run(row, rows=1)
         self.line.outgoing.get_nowait()
         attempt = pb.Attempt(generation_id=row.id, lease_token=token, device_id=device_id)
         for step in range(REPORTS):

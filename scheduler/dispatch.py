@@ -170,8 +170,8 @@ class Dispatch:
             await self._outcomes.preempted(row.id, row.lease_token, 0)
             return
         device = self._live.sched.devices.get(row.device)
-        still_bound = device is not None and row.id in device.running
-        if not still_bound or not self._lines.run(row):
+        ticket = device.running.get(row.id) if device is not None else None
+        if ticket is None or not self._lines.run(row, ticket.rows):
             await self._outcomes.lost(row.id, row.lease_token)
         elif row.id in self._live.cancelling:
             self._lines.cancel(row)

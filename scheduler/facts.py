@@ -13,6 +13,13 @@ from scheduler.runqueue import Ticket
 from scheduler.sched import RESERVE
 
 
+def rows_granted(ticket: Ticket, capacity_bytes: int, models: Models) -> int:
+    """Of a ticket that runs there, the rows that it can have been granted: never more than fit."""
+    room = capacity_bytes * (1 - RESERVE) - models[ticket.model].weights
+    activation = shape_of(ticket, models).activation
+    return min(ticket.rows, max(1, int(room / activation))) if activation > 0 else ticket.rows
+
+
 def misfit(
     capacity_bytes: int, resident: Collection[str], running: Collection[Ticket], models: Models
 ) -> str:

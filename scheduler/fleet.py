@@ -18,7 +18,7 @@ import structlog
 
 from atelier.v1 import agent_pb2 as pb
 from scheduler.background import Background
-from scheduler.facts import misfit
+from scheduler.facts import misfit, rows_granted
 from scheduler.health import Health
 from scheduler.lines import Line, Lines
 from scheduler.live import Live
@@ -219,6 +219,8 @@ class Fleet:
         sched, now = self._live.sched, self._clock()
         resident, held = list(resident), frozenset(held)
         tickets = [self._live.ticket(self._live.running[i]) for i in sorted(held)]
+        for ticket in tickets:
+            ticket.rows = rows_granted(ticket, capacity_bytes, sched.models)
         wrong = reason or misfit(capacity_bytes, resident, tickets, sched.models)
         if device_id in sched.devices:
             self._live.device_down(device_id)

@@ -67,10 +67,13 @@ class Lines:
 
     # Commands. Each says whether there was a line to send it on.
 
-    def run(self, generation: Generation) -> bool:
-        """`generation` as it was claimed, with its lease_token and device."""
+    def run(self, generation: Generation, rows: int) -> bool:
+        """`generation` as it was claimed, with its lease_token and device; `rows` at once."""
         run = pb.RunGeneration(
-            attempt=_attempt(generation), epoch=self.epoch, generation=generation_to(generation)
+            attempt=_attempt(generation),
+            epoch=self.epoch,
+            generation=generation_to(generation),
+            rows=rows,
         )
         return self._send(generation.device, pb.ConnectResponse(run=run))
 

@@ -81,6 +81,15 @@ async def test_members_share_batches_and_get_what_they_would_get_alone() -> None
         np.testing.assert_array_equal(batched.latents, await alone(single))
 
 
+async def test_pictures_that_memory_was_not_granted_for_go_one_after_another() -> None:
+    triton, member = FakeTriton(), work(3, steps=2, rows=3)
+    member.granted = 2
+    async with running(triton) as loop:
+        await loop.denoise(member)
+    assert [rows for _, rows in triton.batches] == [2, 1, 2, 1]
+    np.testing.assert_array_equal(member.latents, await alone(work(3, steps=2, rows=3)))
+
+
 async def test_a_newcomer_joins_at_the_next_step_and_the_finished_leave_at_once() -> None:
     triton, finished = FakeTriton(), []
     async with running(triton) as loop:
