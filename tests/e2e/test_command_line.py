@@ -44,18 +44,21 @@ def test_generate_says_what_is_wrong_with_the_input(stack: Stack, tmp_path: Path
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def hears_ctrl_c() -> None:
-    """A shell that starts the tests in its background has told them to ignore it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+# Runs the command that follows, which hears Ctrl-C: a shell that starts the tests in its background
+# has told them to ignore it. (A preexec_fn would run in a fork of a process with gRPC's threads.)
+HEARS_CTRL_C = [
+    sys.executable, "-c",
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);"
+    " os.execv(sys.argv[1], sys.argv[1:])",
+]  # fmt: skip
 
 
 def test_ctrl_c_cancels_and_says_so(stack: Stack, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "atelier.cli", "generate", "a slow star", "--steps", "100",
-               "--n", "8", "--state-dir", str(stack.state_dir)]  # fmt: skip
+    command = [*HEARS_CTRL_C, sys.executable, "-m", "atelier.cli", "generate", "a slow star",
+               "--steps", "100", "--n", "8", "--state-dir", str(stack.state_dir)]  # fmt: skip
     asked = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        preexec_fn=hears_ctrl_c,
-    )  # fmt: skip
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     page = pb.ListGenerationsRequest(page_size=1)
 
     def newest() -> pb.Generation:

@@ -13,7 +13,7 @@ import pytest
 
 from atelier.v1 import fleet_pb2, generation_pb2
 from tests.e2e.conftest import MODEL, Stack, wait_until
-from tests.e2e.test_command_line import atelier, hears_ctrl_c
+from tests.e2e.test_command_line import HEARS_CTRL_C, atelier
 from tests.e2e.test_grpcurl import GRPCURL, grpcurl
 from tests.e2e.test_kills import killed
 
@@ -111,7 +111,7 @@ def test_watch_follows_a_generation_and_outlives_the_gateway(stack: Stack, tmp_p
     command = [sys.executable, "-m", "atelier.cli", "watch", "--state-dir", str(stack.state_dir)]
     log = tmp_path / "watch.log"
     with log.open("w") as out:
-        watching = subprocess.Popen(command, stdout=out, stderr=out, preexec_fn=hears_ctrl_c)
+        watching = subprocess.Popen([*HEARS_CTRL_C, *command], stdout=out, stderr=out)
     try:
         wait_until(lambda: "cpu-0 is ready" in log.read_text(), 30, log.read_text)
         before = stack.create(PROMPT, steps=2)
