@@ -60,6 +60,7 @@ class Facts:
     weights: Mapping[str, int]
     costs: Mapping[str, Mapping[str, Cost]]
     figures: Sequence[Figure]
+    int8: Mapping[str, Mapping[str, float]]  # of what was quantized, in place of its figures
     pictures: Pictures
     files: Mapping[str, str]
     second_ids: int = 0
@@ -179,6 +180,7 @@ def render(facts: Facts) -> str:
                 }
                 for figure in facts.figures
             },
+            **facts.int8,
             "pictures": {
                 "psnr": _rounded(facts.pictures.psnr),
                 "max_abs_diff": facts.pictures.max_abs_diff,

@@ -70,23 +70,24 @@ class Chain:
         how = f"{self.width}x{self.height}, {self.steps} steps, against diffusers' pipeline"
         return compare_pictures(got, expected, min_psnr, how)
 
-    def quantize(self, paths: Mapping[str, Path], folder: Path) -> list[str]:
-        """Write INT8 models of QUANTIZED into folders of `folder`; returns how like they are.
+    def quantize(
+        self, paths: Mapping[str, Path], folder: Path
+    ) -> dict[str, list[int8_gate.Likeness]]:
+        """Write INT8 models of QUANTIZED into folders of `folder`; how like they are, by role.
 
         Raises:
             Int8Error: one is too far from its source.
         """
         learnt = self._feeds(paths, CALIBRATION_PROMPTS, CALIBRATION_SEED)
         unseen = self._feeds(paths, PROMPTS, SEED)
-        told = []
+        likenesses = {}
         for role in QUANTIZED:
             target = folder / role / MODEL_FILE
             target.parent.mkdir()
             int8.quantize(paths[role], target, learnt[role])
-            found = int8_gate.compare(paths[role], target, unseen[role])
-            int8_gate.require(found)
-            told += [str(likeness) for likeness in found]
-        return told
+            likenesses[role] = int8_gate.compare(paths[role], target, unseen[role])
+            int8_gate.require(likenesses[role])
+        return likenesses
 
     def _feeds(
         self, paths: Mapping[str, Path], prompts: Sequence[str], seed: int

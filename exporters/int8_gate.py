@@ -54,6 +54,12 @@ class Likeness:
             return self.psnr_db >= gate.min_psnr_db
         return self.relative_l2 is not None and self.relative_l2 <= gate.max_relative_l2
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """What was compared, without what does not apply."""
+        told = {"cosine": self.cosine, "relative_l2": self.relative_l2, "psnr": self.psnr_db}
+        return {name: round(value, 6) for name, value in told.items() if value is not None}
+
     def __str__(self) -> str:
         if self.psnr_db is not None:
             return f"{self.output}: PSNR {self.psnr_db:.1f} dB"

@@ -16,6 +16,7 @@ from exporters import parity, split
 from exporters.chain import Chain
 from exporters.engines import build_plan, library_for
 from exporters.gate import Figure, Pictures, Threshold, require
+from exporters.int8_gate import Likeness
 from exporters.job import Job
 from exporters.measure import ROWS, Cost, Shape, in_words, measure
 from exporters.precision import halve
@@ -38,6 +39,7 @@ class Made:
     onnx: dict[str, Path] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
+    int8: dict[str, dict[str, float]] = field(default_factory=dict)  # in place of those figures
 
     def path(self, role: str) -> Path:
         return self.onnx[role] / MODEL_FILE
@@ -151,12 +153,16 @@ def quantize(job: Job, made: Made, show: Show) -> None:
         Int8Error: one is too far from its source.
     """
     with show.stage("INT8, calibrated on generated latents") as bar:
-        folder, result, _ = job.stages.run(
-            "int8",
-            _drawing_inputs(job, made),
-            lambda folder: {"likeness": Chain(job).quantize(made.paths, folder)},
-        )
-        bar.note = "; ".join(result["likeness"])
+
+        def make(folder: Path) -> dict[str, Any]:
+            found = Chain(job).quantize(made.paths, folder)
+            return {role: [asdict(like) for like in likes] for role, likes in found.items()}
+
+        folder, result, _ = job.stages.run("int8", _drawing_inputs(job, made), make)
+        likenesses = [(role, Likeness(**like)) for role, likes in result.items() for like in likes]
+        bar.note = "; ".join(str(like) for _, like in likenesses)
+    for role, like in likenesses:
+        made.int8[f"{job.spec.triton_name(role)}.{like.output}"] = like.figures
     for role in made.onnx:
         if (folder / role).is_dir():
             made.onnx[role] = folder / role

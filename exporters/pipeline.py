@@ -109,6 +109,7 @@ def _publish(
                 parts={name: size for name, (_, size) in parts.items()},
                 costs=costs,
                 figures=made.figures,
+                int8=made.int8,
                 pictures=pictures,
                 files=files,
                 second_ids=job.second_ids,

@@ -53,7 +53,11 @@ FACTS = card.Facts(
     limits=KNOWN["tiny-image"].limits([(64, 64)], 16),
     weights=WEIGHTS,
     costs={"64x64": COSTS},
-    figures=[Figure("tiny_image__denoiser.denoised", 0.99999999, 3.2e-6, Threshold(0.9, 1))],
+    figures=[
+        Figure("tiny_image__denoiser.denoised", 0.99999999, 3.2e-6, Threshold(0.9, 1)),
+        Figure("tiny_image__vae_decoder.images", 1.0, 1.0, Threshold(0.9, 1)),
+    ],
+    int8={"tiny_image__vae_decoder.images": {"psnr": 46.5}},
     pictures=Pictures(51.234, 2.0, 40.0, "64x64, 20 steps"),
     files={"tiny_image__denoiser/1/model.onnx": "0123"},
     source={"licence": "apache-2.0", "tools": {"torch": "2.13.0"}},
@@ -83,6 +87,13 @@ def test_readers_get_back_what_was_written():
     assert made.max_rows == SPEC.max_batch_size
     assert dict(made.weights) == WEIGHTS
     assert dict(made.parts) == {}
+
+
+def test_what_was_quantized_is_told_by_its_own_figures():
+    parity = tomllib.loads(card.render(FACTS))["parity"]
+
+    assert parity["tiny_image__denoiser.denoised"]["cosine"] == 0.99999999
+    assert parity["tiny_image__vae_decoder.images"] == {"psnr": 46.5}
 
 
 def test_a_clip_s_card_limits_time_and_names_its_shape_as_specs_do():
