@@ -30,7 +30,7 @@ class Books:
         self.sharing = any(model.shared for model in models.values())
         self.devices: dict[str, Device] = {}
         self.idle: dict[str, Device] = {}
-        self.bound: set[str] = set()  # ids of what is on a device
+        self.bound: dict[str, Ticket] = {}  # what is on a device, by id
         self.replicas: dict[str, list[Device]] = defaultdict(list)  # by model, on usable devices
         self.loading: dict[str, list[Device]] = defaultdict(list)  # on devices not drained
         self.hosts: dict[str, HostTier] = {}  # by node
@@ -121,14 +121,14 @@ class Books:
         device.running[ticket.id] = ticket
         device.resident[ticket.model] = now
         ticket.device = device.id
-        self.bound.add(ticket.id)
+        self.bound[ticket.id] = ticket
         self.fairness.bound(ticket.id)
         self.out.append(Bind(ticket, device.id, reason))
 
     def preempt(self, device: Device, ticket: Ticket, reason: str) -> None:
         """The device gives a ticket back to its queue."""
         del device.running[ticket.id]
-        self.bound.discard(ticket.id)
+        self.bound.pop(ticket.id, None)
         self.queues.push(ticket)
         self.out.append(Preempt(ticket, device.id, reason))
 

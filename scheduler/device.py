@@ -58,6 +58,12 @@ class Device:
         return any(ticket.steps_left <= 0 for ticket in self.running.values())
 
     @property
+    def in_use(self) -> set[str]:
+        """Models of what it runs, or is taken for: their weights stay."""
+        tickets = [*self.running.values(), *([self.gang] if self.gang is not None else ())]
+        return {ticket.model for ticket in tickets}
+
+    @property
     def held(self) -> set[str]:
         """Models whose weights are there, coming or going."""
         there = {*self.resident, self.loading, self.unloading}

@@ -15,9 +15,8 @@ from scheduler.sched import RESERVE
 
 def rows_granted(ticket: Ticket, capacity_bytes: int, models: Models) -> int:
     """Of a ticket that runs there, the rows that it can have been granted: never more than fit."""
-    room = capacity_bytes * (1 - RESERVE) - models[ticket.model].weights
-    activation = shape_of(ticket, models).activation
-    return min(ticket.rows, max(1, int(room / activation))) if activation > 0 else ticket.rows
+    most = models[ticket.model].most_rows(ticket.shape, capacity_bytes * (1 - RESERVE))
+    return min(ticket.rows, max(1, most))
 
 
 def misfit(

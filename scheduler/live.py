@@ -219,11 +219,9 @@ class Live:
 
     def _drop(self, generation_id: str) -> None:
         """The core has it on a device no more; that device looks up."""
-        for device in self.sched.devices.values():
-            if ticket := device.running.get(generation_id):
-                self.sched.finished(ticket)
-                self.did([Boundary(device.id)])
-                return
+        if ticket := self.sched.books.bound.get(generation_id):
+            self.sched.finished(ticket)
+            self.did([Boundary(ticket.device)])
 
     def _release(self, generation_id: str, *, drop: bool = True) -> None:
         self.running.pop(generation_id, None)

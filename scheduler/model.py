@@ -48,6 +48,13 @@ class Model:
         """Bytes that must be free beside its weights: one row of its largest shape."""
         return max(shape.activation for shape in self.shapes.values())
 
+    def most_rows(self, shape: str, room: float) -> int:
+        """Rows of a shape that fit beside its weights alone, in `room` bytes."""
+        costs = self.shapes[shape]
+        if costs.activation <= 0:
+            return costs.batch_cap
+        return max(0, int((room - self.weights) / costs.activation))
+
     @cached_property
     def own(self) -> float:
         """Bytes of its weights that no other model has."""

@@ -99,12 +99,10 @@ class Placement:
         kept = [*device.resident, model]
         if books.union(kept) <= room:
             return 0.0, []
-        in_use = {t.model for t in device.running.values()}
-        if device.gang is not None:
-            in_use.add(device.gang.model)
+        stays = device.in_use | device.pinned
         values = []
         for m in device.resident:
-            if m in in_use or m in device.pinned or device.unload_not_before.get(m, 0.0) > now:
+            if m in stays or device.unload_not_before.get(m, 0.0) > now:
                 continue
             young = now - device.loaded_at[m] < MIN_RESIDENCE * models[m].load
             if books.queues.count[m] and young:
@@ -121,13 +119,11 @@ class Placement:
 
     def neighbour(self, device: Device, kept: str, now: float) -> str:
         """The idle resident, other than `kept`, that is worth least; empty if there is none."""
-        in_use = {kept, *device.pinned, *(t.model for t in device.running.values())}
-        if device.gang is not None:
-            in_use.add(device.gang.model)
+        stays = {kept, *device.in_use, *device.pinned}
         others = [
             (self.value(m, now), m)
             for m in device.resident
-            if m not in in_use and device.unload_not_before.get(m, 0.0) <= now
+            if m not in stays and device.unload_not_before.get(m, 0.0) <= now
         ]
         return min(others)[1] if others else ""
 
@@ -145,13 +141,6 @@ class Placement:
         model = self._books.models[ticket.model]
         needed = model.weights + ticket.rows * model.shapes[ticket.shape].activation
         return needed <= device.capacity
-
-    def most_rows(self, device: Device, ticket: Ticket) -> int:
-        """Rows of the ticket that would fit there with its model alone."""
-        model = self._books.models[ticket.model]
-        activation = model.shapes[ticket.shape].activation
-        room = device.capacity - model.weights
-        return int(room / activation + 1e-9) if activation > 0 and room >= 0 else 0
 
     def blocked(self, device: Device, ticket: Ticket) -> bool:
         """Whether the model that runs there leaves no room for the ticket's, with all else gone."""

@@ -1,6 +1,6 @@
 """Which models are where: loads and unloads as they begin and end. Pure.
 
-What is loaded, and when, is decided in wants.py (or by an operator, orders.py); where, and what
+What is loaded, and when, is decided in wants.py (or by an operator, standing.py); where, and what
 goes for it, in placement.py. Here the books are kept.
 """
 

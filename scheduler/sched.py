@@ -110,7 +110,7 @@ class Sched:
         device = self.devices.get(ticket.device)
         if device is not None:
             device.running.pop(ticket.id, None)
-        self.books.bound.discard(ticket.id)
+        self.books.bound.pop(ticket.id, None)
         if ticket.id in self.gangs.reserved:
             self.gangs.release(ticket)
         self.books.gone(ticket)
@@ -134,7 +134,7 @@ class Sched:
             self.residency.loaded(device, ticket.model, now)
         ticket.device = device_id
         device.running[ticket.id] = ticket
-        books.bound.add(ticket.id)
+        books.bound[ticket.id] = ticket
         books.idle.pop(device_id, None)
 
     def again(self, ticket: Ticket, now: float) -> list[Decision]:
@@ -220,7 +220,7 @@ class Sched:
         if gang is not None and gang.id not in device.running:
             lost.append(gang)
         for ticket in lost:
-            self.books.bound.discard(ticket.id)
+            self.books.bound.pop(ticket.id, None)
         return lost
 
     def tick(self, now: float) -> list[Decision]:

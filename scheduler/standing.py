@@ -114,8 +114,7 @@ class Standing:
         self._free_to_change(device)
         if model in device.pinned:
             raise OrderRefusedError("MODEL_PINNED", f"{model} is pinned on {device.id}; unpin it")
-        gang = device.gang is not None and device.gang.model == model
-        if gang or any(t.model == model for t in device.running.values()):
+        if model in device.in_use:
             raise OrderRefusedError("MODEL_IN_USE", f"{model} runs on {device.id}; drain it first")
         self._wants.dismissed[model] = now + DISMISSED
         self._residency.unload(model, device, now, "ordered")

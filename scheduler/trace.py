@@ -71,7 +71,7 @@ def check_integrity(sched: Sched) -> None:
             assert ticket.id not in sched.queues, f"{ticket.id} is bound and queued"
             assert ticket.model in device.resident, f"{ticket.id} runs without its model"
             bound.add(ticket.id)
-    assert bound == sched.books.bound, "what is bound is counted wrongly"
+    assert bound == sched.books.bound.keys(), "what is bound is counted wrongly"
     for model, replicas in sched.books.replicas.items():
         there = {d.id for d in sched.devices.values() if d.usable and model in d.resident}
         assert {d.id for d in replicas} == there, f"{model}: replicas are counted wrongly"

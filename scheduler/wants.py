@@ -208,11 +208,8 @@ class Wants:
         A card may have been profiled on larger devices than are here.
         """
         books = self._books
-        if not books.devices or any(
-            self._placement.holds(d, ticket) for d in books.devices.values()
-        ):
-            return False
-        most = max(self._placement.most_rows(device, ticket) for device in books.devices.values())
+        model, devices = books.models[ticket.model], books.devices.values()
+        most = max((model.most_rows(ticket.shape, d.capacity) for d in devices), default=0)
         if not 1 <= most < ticket.rows:
             return False
         books.queues.pop(ticket)

@@ -9,14 +9,14 @@ import typer
 from rich.console import Console
 
 from atelier.cli import doctor as doctor_
-from atelier.cli import exporting, files, operators, simulation
+from atelier.cli import files, operators, passed_on
 from atelier.cli import ps as ps_
-from atelier.cli.generate import Wish
 from atelier.cli.generate import generate as generate_
 from atelier.cli.generate import get as get_
 from atelier.cli.options import AddressOption, StateDirOption, ask, wide
 from atelier.cli.up import DEFAULT_STATE_DIR, UpOptions
 from atelier.cli.up import up as up_
+from atelier.cli.wish import Wish
 from atelier.embedded.stack import StackOptions
 
 app = typer.Typer(
@@ -118,8 +118,7 @@ def parse_size(size: str | None) -> tuple[int | None, int | None]:
 
 
 operators.add_to(app)
-simulation.add_to(app)
-exporting.add_to(app)
+passed_on.add_to(app)
 
 
 def main() -> None:

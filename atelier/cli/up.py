@@ -22,9 +22,10 @@ from rich.table import Table
 from atelier.catalog import Catalog
 from atelier.cli import hints, problems
 from atelier.cli.fleet import drained
-from atelier.cli.generate import Wish, generate
+from atelier.cli.generate import generate
 from atelier.cli.problems import ProblemError
 from atelier.cli.where import program
+from atelier.cli.wish import Wish
 from atelier.config import model_repository
 from atelier.embedded import processes
 from atelier.embedded.part import PartError

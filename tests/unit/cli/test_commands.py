@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 
 from atelier.cli import hints
 from atelier.cli.__main__ import app, parse_size
-from atelier.cli.generate import Wish, describe
+from atelier.cli.generate import describe
 from atelier.cli.problems import BAD_INPUT, ProblemError
+from atelier.cli.wish import Wish
 from atelier.v1 import generation_pb2, model_pb2
 
 run = CliRunner().invoke

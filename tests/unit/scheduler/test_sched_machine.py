@@ -181,7 +181,7 @@ class Core(RuleBasedStateMachine):
         queued = {t.id for queue in self.core.queues for t in queue}
         parked = {t.id for t, _ in self.core.gangs.reserved.values()} - set(self.running)
         assert queued | parked | set(self.running) == set(self.tickets), "lost or invented"
-        assert set(self.running) == self.core.books.bound
+        assert set(self.running) == set(self.core.books.bound)
 
     def teardown(self) -> None:
         """From any state, with healthy devices and working loads, everything gets done."""
