@@ -108,6 +108,7 @@ class Result:
     frames_per_second: float = 0.0
     codec: str = ""
     thumbnail_key: str = ""  # empty: there is none
+    withheld: bool = False  # by the safety checker: there is no file
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,24 @@ class ImageFormat(StrEnum):
     AVIF = "AVIF"
 
 
+@dataclass(frozen=True)
+class Crop:
+    """A part of a picture, in its pixels from the left and the top."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Resize:
+    """A size in pixels; 0 for a side that follows from the other."""
+
+    width: int
+    height: int
+
+
 DEFAULT_QUALITY = 90
 LEAST_THUMBNAIL, LARGEST_THUMBNAIL = 16, 512  # pixels
 
@@ -31,12 +49,16 @@ class ImageOutput:
         quality: 1 to 100; 0 of a PNG, which has none.
         thumbnail_size: pixels of the longer side of a small copy beside it; 0 for none.
         omit_metadata: leave out of the file how it was made.
+        crop: what is kept of the picture; None: all of it.
+        resize: what that is brought to; None: it stays as it is.
     """
 
     format: ImageFormat = ImageFormat.PNG
     quality: int = 0
     thumbnail_size: int = 0
     omit_metadata: bool = False
+    crop: Crop | None = None
+    resize: Resize | None = None
 
 
 def resolve_image_output(
@@ -77,7 +99,13 @@ def resolve_image_output(
 
 def stored_image_output(values: Mapping[str, Any]) -> ImageOutput:
     """The output of which `values` are the fields, as dataclasses.asdict gave them."""
-    return ImageOutput(**{**values, "format": ImageFormat(values["format"])})
+    crop, resize = values.get("crop"), values.get("resize")
+    made = {
+        "format": ImageFormat(values["format"]),
+        "crop": Crop(**crop) if crop else None,
+        "resize": Resize(**resize) if resize else None,
+    }
+    return ImageOutput(**{**values, **made})
 
 
 class VideoFormat(StrEnum):
@@ -93,12 +121,14 @@ class VideoOutput:
 
     Attributes:
         omit_metadata: leave out of the file how it was made.
+        thumbnail_size: pixels of the longer side of a picture of the first frame; 0 for none.
     """
 
     format: VideoFormat = VideoFormat.MP4
     omit_metadata: bool = False
+    thumbnail_size: int = 0
 
 
 def stored_video_output(values: Mapping[str, Any]) -> VideoOutput:
     """The output of which `values` are the fields, as dataclasses.asdict gave them."""
-    return VideoOutput(VideoFormat(values["format"]), values["omit_metadata"])
+    return VideoOutput(**{**values, "format": VideoFormat(values["format"])})

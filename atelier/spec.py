@@ -72,7 +72,14 @@ NUMERIC_FIELDS = {
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """Pictures to make, every parameter filled in. Picture i has seed + i (modulo 2^32)."""
+    """Pictures to make, every parameter filled in. Picture i has seed + i (modulo 2^32).
+
+    Attributes:
+        init_image: key of the picture to start from; "": start from noise.
+        mask_image: key of the mask, white where something new is wanted; "": everywhere.
+        strength: how far from init_image, in (0, 1]; 1 without one.
+        preview_every: steps between two previews; 0: none.
+    """
 
     prompt: str
     negative_prompt: str
@@ -84,11 +91,20 @@ class ImageSpec:
     count: int
     sampler: str
     output: ImageOutput = field(default_factory=ImageOutput)
+    init_image: str = ""
+    mask_image: str = ""
+    strength: float = 1.0
+    preview_every: int = 0
 
     @property
     def shape(self) -> str:
         """What must be equal for two generations to share a batch (with the model)."""
         return f"{self.width}x{self.height}"
+
+    @property
+    def run_steps(self) -> int:
+        """Steps that are made: the last of `steps`, as diffusers counts them."""
+        return steps_of(self.steps, self.strength)
 
     def seed_of(self, index: int) -> int:
         return (self.seed + index) % (MAX_SEED + 1)
@@ -96,7 +112,12 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class VideoSpec:
-    """A video to make, every parameter filled in."""
+    """A video to make, every parameter filled in.
+
+    Attributes:
+        first_frame: key of the picture that it begins with; "": any.
+        preview_every: steps between two previews; 0: none.
+    """
 
     prompt: str
     negative_prompt: str
@@ -109,11 +130,18 @@ class VideoSpec:
     frames_per_second: int
     sampler: str
     output: VideoOutput = field(default_factory=VideoOutput)
+    first_frame: str = ""
+    preview_every: int = 0
 
     @property
     def shape(self) -> str:
         """What must be equal for two generations to share a batch (with the model)."""
         return f"{self.width}x{self.height}x{self.frames}"
+
+    @property
+    def run_steps(self) -> int:
+        """Steps that are made."""
+        return self.steps
 
     @property
     def count(self) -> int:
@@ -123,6 +151,11 @@ class VideoSpec:
     def seed_of(self, index: int) -> int:
         assert index == 0
         return self.seed
+
+
+def steps_of(steps: int, strength: float) -> int:
+    """How many of `steps` a strength leaves; may be 0."""
+    return min(steps, int(steps * strength))
 
 
 Spec = ImageSpec | VideoSpec

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from atelier.generation import Failure, Generation, Priority, Provenance, Result, State
-from atelier.output import ImageFormat, ImageOutput, VideoFormat, VideoOutput
+from atelier.output import Crop, ImageFormat, ImageOutput, Resize, VideoFormat, VideoOutput
 from atelier.spec import ImageSpec, Spec, VideoSpec
 from atelier.status import DOMAIN, MAX_MESSAGE_BYTES, cut
 from atelier.v1 import generation_pb2 as pb
@@ -29,7 +29,7 @@ _VIDEO_FORMATS_BACK: dict[int, VideoFormat] = {
 }
 _RESULT_FIELDS = (
     "index", "object_key", "content_type", "size_bytes", "width", "height", "sha256", "seed",
-    "frames", "frames_per_second", "codec", "thumbnail_key",
+    "frames", "frames_per_second", "codec", "thumbnail_key", "withheld",
 )  # fmt: skip
 
 
@@ -130,12 +130,11 @@ def image_to(spec: ImageSpec) -> pb.ImageSpec:
         seed=spec.seed,
         count=spec.count,
         sampler=spec.sampler,
-        output=pb.ImageOutput(
-            format=pb.ImageFormat.Value(f"IMAGE_FORMAT_{spec.output.format}"),
-            quality=spec.output.quality or None,
-            thumbnail_size=spec.output.thumbnail_size or None,
-            omit_metadata=spec.output.omit_metadata,
-        ),
+        output=_image_output_to(spec.output),
+        init_image=_input_to(spec.init_image),
+        mask_image=_input_to(spec.mask_image),
+        strength=spec.strength if spec.init_image else None,
+        preview_every=spec.preview_every or None,
     )
 
 
@@ -151,12 +150,42 @@ def image_from(message: pb.ImageSpec) -> ImageSpec:
         seed=message.seed,
         count=message.count,
         sampler=message.sampler,
-        output=ImageOutput(
-            image_format_from(message.output.format) or ImageFormat.PNG,
-            message.output.quality,
-            message.output.thumbnail_size,
-            message.output.omit_metadata,
-        ),
+        output=_image_output_from(message.output),
+        init_image=message.init_image.object_key,
+        mask_image=message.mask_image.object_key,
+        strength=message.strength if message.HasField("strength") else 1.0,
+        preview_every=message.preview_every,
+    )
+
+
+def _input_to(key: str) -> pb.InputImage | None:
+    """A picture that was brought; None where there is none."""
+    return pb.InputImage(object_key=key) if key else None
+
+
+def _image_output_to(output: ImageOutput) -> pb.ImageOutput:
+    message = pb.ImageOutput(
+        format=pb.ImageFormat.Value(f"IMAGE_FORMAT_{output.format}"),
+        quality=output.quality or None,
+        thumbnail_size=output.thumbnail_size or None,
+        omit_metadata=output.omit_metadata,
+    )
+    if crop := output.crop:
+        message.crop.CopyFrom(pb.Crop(x=crop.x, y=crop.y, width=crop.width, height=crop.height))
+    if resize := output.resize:
+        message.resize.CopyFrom(pb.Resize(width=resize.width or None, height=resize.height or None))
+    return message
+
+
+def _image_output_from(message: pb.ImageOutput) -> ImageOutput:
+    crop, resize = message.crop, message.resize
+    return ImageOutput(
+        image_format_from(message.format) or ImageFormat.PNG,
+        message.quality,
+        message.thumbnail_size,
+        message.omit_metadata,
+        Crop(crop.x, crop.y, crop.width, crop.height) if message.HasField("crop") else None,
+        Resize(resize.width, resize.height) if message.HasField("resize") else None,
     )
 
 
@@ -181,7 +210,10 @@ def video_to(spec: VideoSpec) -> pb.VideoSpec:
         output=pb.VideoOutput(
             format=pb.VideoFormat.Value(f"VIDEO_FORMAT_{spec.output.format}"),
             omit_metadata=spec.output.omit_metadata,
+            thumbnail_size=spec.output.thumbnail_size or None,
         ),
+        first_frame=_input_to(spec.first_frame),
+        preview_every=spec.preview_every or None,
     )
 
 
@@ -201,7 +233,10 @@ def video_from(message: pb.VideoSpec) -> VideoSpec:
         output=VideoOutput(
             video_format_from(message.output.format) or VideoFormat.MP4,
             message.output.omit_metadata,
+            message.output.thumbnail_size,
         ),
+        first_frame=message.first_frame.object_key,
+        preview_every=message.preview_every,
     )
 
 

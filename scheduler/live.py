@@ -194,7 +194,7 @@ class Live:
         shape = self.sched.models[generation.model].shapes[spec.shape]
         rows = min(spec.count, shape.batch_cap)  # more go in chunks, one after another
         level = generation.priority.level
-        slo = objective(level, shape.work(spec.steps, rows))
+        slo = objective(level, shape.work(spec.run_steps, rows))
         if generation.deadline:
             slo = min(slo, (generation.deadline - generation.create_time).total_seconds())
         return Ticket(
@@ -203,7 +203,7 @@ class Live:
             model=generation.model,
             shape=spec.shape,
             rows=rows,
-            steps=spec.steps,
+            steps=spec.run_steps,
             level=level,
             submitted=self._clock() - age_seconds,
             slo=slo,

@@ -9,23 +9,27 @@ from scheduler.live import Live
 from scheduler.watchers import View
 
 
-def view_to(view: View, live: Live, *, position: bool = True) -> generation_pb2.Generation:
+def view_to(view: View, live: Live, *, brief: bool = False) -> generation_pb2.Generation:
     """The generation with its progress: queue position while it waits, step while it runs.
 
-    Finding a position takes a walk through its queue: lists are told without.
+    Lists are told in brief: finding a position takes a walk through its queue, and previews are
+    large.
     """
     generation, progress = view.generation, view.progress
     message = generation_to(generation)
-    message.progress.total_steps = generation.spec.steps
+    message.progress.total_steps = generation.spec.run_steps
     if generation.state is State.QUEUED:
-        _queued(message.progress, view, live, position=position)
+        _queued(message.progress, view, live, position=not brief)
     elif generation.state is State.RUNNING and progress:
         message.progress.phase = generation_pb2.Phase.ValueType(progress.phase)
         message.progress.step = progress.step
-        left = generation.spec.steps - progress.step
+        left = generation.spec.run_steps - progress.step
         message.progress.estimated_seconds = left * progress.step_seconds
+        if not brief:
+            message.progress.preview = progress.preview
+            message.progress.preview_step = progress.preview_step
     elif generation.state is State.SUCCEEDED:
-        message.progress.step = generation.spec.steps
+        message.progress.step = generation.spec.run_steps
     return message
 
 

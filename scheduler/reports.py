@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import structlog
 
@@ -20,6 +21,8 @@ from scheduler.outcomes import Outcomes
 from scheduler.watchers import Progress
 
 log = structlog.get_logger()
+
+MAX_PREVIEW_BYTES = 64 * 2**10  # they lie in memory, one for each generation that runs
 
 
 class Reports:
@@ -156,10 +159,10 @@ class Reports:
     def _progress(self, report: pb.AttemptProgress) -> None:
         attempt = report.attempt
         if self._live.holds(attempt.generation_id, attempt.lease_token):
-            self._live.watchers.progress(
-                attempt.generation_id,
-                Progress(report.phase, report.step, report.total_steps, report.step_seconds),
-            )
+            progress = Progress(report.phase, report.step, report.total_steps, report.step_seconds)
+            if 0 < len(report.preview) <= MAX_PREVIEW_BYTES:
+                progress = replace(progress, preview=report.preview, preview_step=report.step)
+            self._live.watchers.progress(attempt.generation_id, progress)
 
     def _settle(self, line: Line, attempt: pb.Attempt, outcome: Awaitable[bool]) -> None:
         """Tell the agent that it may forget the attempt, once its outcome is taken or refused."""

@@ -81,7 +81,7 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
             created_before=optional_time_from(which, "created_before"),
         )
         return pb.ScanGenerationsResponse(
-            generations=[view_to(self._view(row), self._live, position=False) for row in rows]
+            generations=[view_to(self._view(row), self._live, brief=True) for row in rows]
         )
 
     async def StopGeneration(

@@ -16,12 +16,17 @@ from atelier.v1 import generation_pb2 as pb
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an attempt is; `step_seconds` is that of its latest batch."""
+    """How far an attempt is; `step_seconds` is that of its latest batch.
+
+    preview: a JPEG of what it looked like after `preview_step` steps; empty where there is none.
+    """
 
     phase: int = pb.PHASE_QUEUED
     step: int = 0
     total_steps: int = 0
     step_seconds: float = 0.0
+    preview: bytes = b""
+    preview_step: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,12 @@ class Watchers:
             del self._views[generation.id]
 
     def progress(self, generation_id: str, progress: Progress) -> None:
-        """It came further; nothing where it is not live."""
+        """It came further; nothing where it is not live. A preview stays until the next."""
         view = self._views.get(generation_id)
         if view:
+            if view.progress and not progress.preview:
+                kept = view.progress
+                progress = replace(progress, preview=kept.preview, preview_step=kept.preview_step)
             self._views[generation_id] = replace(view, progress=progress)
             self._tell(generation_id)
 

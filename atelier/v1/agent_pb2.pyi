@@ -702,6 +702,7 @@ class AttemptProgress(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     TOTAL_STEPS_FIELD_NUMBER: _builtins.int
     STEP_SECONDS_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     phase: _generation_pb2.Phase.ValueType
     """What it is doing."""
     step: _builtins.int
@@ -710,6 +711,8 @@ class AttemptProgress(_message.Message):
     """Denoise steps in all."""
     step_seconds: _builtins.float
     """Seconds of one step at the present batch."""
+    preview: _builtins.bytes
+    """A small JPEG of what the latents hold after this step; mostly empty."""
     @_builtins.property
     def attempt(self) -> Global___Attempt:
         """The attempt."""
@@ -722,10 +725,11 @@ class AttemptProgress(_message.Message):
         step: _builtins.int = ...,
         total_steps: _builtins.int = ...,
         step_seconds: _builtins.float = ...,
+        preview: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "phase", b"phase", "step", b"step", "step_seconds", b"step_seconds", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "phase", b"phase", "preview", b"preview", "step", b"step", "step_seconds", b"step_seconds", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -195,6 +195,8 @@ class ImageOutput(_message.Message):
     QUALITY_FIELD_NUMBER: _builtins.int
     THUMBNAIL_SIZE_FIELD_NUMBER: _builtins.int
     OMIT_METADATA_FIELD_NUMBER: _builtins.int
+    CROP_FIELD_NUMBER: _builtins.int
+    RESIZE_FIELD_NUMBER: _builtins.int
     format: Global___ImageFormat.ValueType
     """Its format."""
     quality: _builtins.int
@@ -205,6 +207,14 @@ class ImageOutput(_message.Message):
     """
     omit_metadata: _builtins.bool
     """Leave out of the file how it was made (prompt, seed, model and the other parameters)."""
+    @_builtins.property
+    def crop(self) -> Global___Crop:
+        """The part of the picture that is kept. Unset: all of it."""
+
+    @_builtins.property
+    def resize(self) -> Global___Resize:
+        """The size that what is kept is brought to. Unset: as it is."""
+
     def __init__(
         self,
         *,
@@ -212,10 +222,12 @@ class ImageOutput(_message.Message):
         quality: _builtins.int | None = ...,
         thumbnail_size: _builtins.int | None = ...,
         omit_metadata: _builtins.bool = ...,
+        crop: Global___Crop | None = ...,
+        resize: Global___Resize | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_quality", b"_quality", "_thumbnail_size", b"_thumbnail_size", "quality", b"quality", "thumbnail_size", b"thumbnail_size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quality", b"_quality", "_thumbnail_size", b"_thumbnail_size", "crop", b"crop", "quality", b"quality", "resize", b"resize", "thumbnail_size", b"thumbnail_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quality", b"_quality", "_thumbnail_size", b"_thumbnail_size", "format", b"format", "omit_metadata", b"omit_metadata", "quality", b"quality", "thumbnail_size", b"thumbnail_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quality", b"_quality", "_thumbnail_size", b"_thumbnail_size", "crop", b"crop", "format", b"format", "omit_metadata", b"omit_metadata", "quality", b"quality", "resize", b"resize", "thumbnail_size", b"thumbnail_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__quality: _TypeAlias = _typing.Literal["quality"]  # noqa: Y015
     _WhichOneofArgType__quality: _TypeAlias = _typing.Literal["_quality", b"_quality"]  # noqa: Y015
@@ -227,6 +239,104 @@ class ImageOutput(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__thumbnail_size) -> _WhichOneofReturnType__thumbnail_size | None: ...
 
 Global___ImageOutput: _TypeAlias = ImageOutput  # noqa: Y015
+
+@_typing.final
+class Crop(_message.Message):
+    """A part of a picture, in its pixels from the left and the top. All of it lies in the picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    X_FIELD_NUMBER: _builtins.int
+    Y_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    x: _builtins.int
+    """Of its left side."""
+    y: _builtins.int
+    """Of its top side."""
+    width: _builtins.int
+    """At least 1."""
+    height: _builtins.int
+    """At least 1."""
+    def __init__(
+        self,
+        *,
+        x: _builtins.int = ...,
+        y: _builtins.int = ...,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "width", b"width", "x", b"x", "y", b"y"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Crop: _TypeAlias = Crop  # noqa: Y015
+
+@_typing.final
+class Resize(_message.Message):
+    """A size in pixels, 1 to 4,096. Where one side is unset it follows from the other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    width: _builtins.int
+    """Pixels."""
+    height: _builtins.int
+    """Pixels."""
+    def __init__(
+        self,
+        *,
+        width: _builtins.int | None = ...,
+        height: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_height", b"_height", "_width", b"_width", "height", b"height", "width", b"width"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_height", b"_height", "_width", b"_width", "height", b"height", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__height: _TypeAlias = _typing.Literal["height"]  # noqa: Y015
+    _WhichOneofArgType__height: _TypeAlias = _typing.Literal["_height", b"_height"]  # noqa: Y015
+    _WhichOneofReturnType__width: _TypeAlias = _typing.Literal["width"]  # noqa: Y015
+    _WhichOneofArgType__width: _TypeAlias = _typing.Literal["_width", b"_width"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__height) -> _WhichOneofReturnType__height | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__width) -> _WhichOneofReturnType__width | None: ...
+
+Global___Resize: _TypeAlias = Resize  # noqa: Y015
+
+@_typing.final
+class InputImage(_message.Message):
+    """A picture that the caller brings: PNG, JPEG, WebP or AVIF, one frame, at most 16 megapixels and
+    8 MiB. It is scaled to the size of what is made; one of another ratio is cut at the longer side,
+    around its middle. What is transparent counts as white.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    OBJECT_KEY_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The file itself. In what is read back: never; the gateway keeps it under a key."""
+    object_key: _builtins.str
+    """Key of an object of the caller's own: of a result, or of an input of an earlier generation."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        object_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "object_key", b"object_key", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "object_key", b"object_key", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["data", "object_key"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___InputImage: _TypeAlias = InputImage  # noqa: Y015
 
 @_typing.final
 class ImageSpec(_message.Message):
@@ -246,6 +356,10 @@ class ImageSpec(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     SAMPLER_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    INIT_IMAGE_FIELD_NUMBER: _builtins.int
+    MASK_IMAGE_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    PREVIEW_EVERY_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """What the picture shows. Not blank; at most 4,000 characters."""
     negative_prompt: _builtins.str
@@ -266,9 +380,27 @@ class ImageSpec(_message.Message):
     """Number of pictures; picture i is made with seed + i (modulo 2^32)."""
     sampler: _builtins.str
     """Name of the sampler, one of the model's own."""
+    strength: _builtins.float
+    """How far from init_image, above 0 to 1: of the steps, the last strength * steps are made. Needs
+    init_image. Unset: 0.8, and 1 with a mask.
+    """
+    preview_every: _builtins.int
+    """After every so many steps, Progress.preview shows what the latents hold, where the model has
+    previews (Model.has_previews). Unset: never.
+    """
     @_builtins.property
     def output(self) -> Global___ImageOutput:
         """How the files are written. Unset: PNGs that tell how they were made."""
+
+    @_builtins.property
+    def init_image(self) -> Global___InputImage:
+        """The picture to start from (image to image), where the model takes one (Model.takes_images)."""
+
+    @_builtins.property
+    def mask_image(self) -> Global___InputImage:
+        """Inpainting: white where something new is wanted, black where init_image is kept. Needs
+        init_image.
+        """
 
     def __init__(
         self,
@@ -283,10 +415,14 @@ class ImageSpec(_message.Message):
         count: _builtins.int | None = ...,
         sampler: _builtins.str = ...,
         output: Global___ImageOutput | None = ...,
+        init_image: Global___InputImage | None = ...,
+        mask_image: Global___InputImage | None = ...,
+        strength: _builtins.float | None = ...,
+        preview_every: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "_guidance", b"_guidance", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "count", b"count", "guidance", b"guidance", "height", b"height", "output", b"output", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "_guidance", b"_guidance", "_height", b"_height", "_preview_every", b"_preview_every", "_seed", b"_seed", "_steps", b"_steps", "_strength", b"_strength", "_width", b"_width", "count", b"count", "guidance", b"guidance", "height", b"height", "init_image", b"init_image", "mask_image", b"mask_image", "output", b"output", "preview_every", b"preview_every", "seed", b"seed", "steps", b"steps", "strength", b"strength", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "_guidance", b"_guidance", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "count", b"count", "guidance", b"guidance", "height", b"height", "negative_prompt", b"negative_prompt", "output", b"output", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "_guidance", b"_guidance", "_height", b"_height", "_preview_every", b"_preview_every", "_seed", b"_seed", "_steps", b"_steps", "_strength", b"_strength", "_width", b"_width", "count", b"count", "guidance", b"guidance", "height", b"height", "init_image", b"init_image", "mask_image", b"mask_image", "negative_prompt", b"negative_prompt", "output", b"output", "preview_every", b"preview_every", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "strength", b"strength", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__count: _TypeAlias = _typing.Literal["count"]  # noqa: Y015
     _WhichOneofArgType__count: _TypeAlias = _typing.Literal["_count", b"_count"]  # noqa: Y015
@@ -294,10 +430,14 @@ class ImageSpec(_message.Message):
     _WhichOneofArgType__guidance: _TypeAlias = _typing.Literal["_guidance", b"_guidance"]  # noqa: Y015
     _WhichOneofReturnType__height: _TypeAlias = _typing.Literal["height"]  # noqa: Y015
     _WhichOneofArgType__height: _TypeAlias = _typing.Literal["_height", b"_height"]  # noqa: Y015
+    _WhichOneofReturnType__preview_every: _TypeAlias = _typing.Literal["preview_every"]  # noqa: Y015
+    _WhichOneofArgType__preview_every: _TypeAlias = _typing.Literal["_preview_every", b"_preview_every"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
     _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
+    _WhichOneofReturnType__strength: _TypeAlias = _typing.Literal["strength"]  # noqa: Y015
+    _WhichOneofArgType__strength: _TypeAlias = _typing.Literal["_strength", b"_strength"]  # noqa: Y015
     _WhichOneofReturnType__width: _TypeAlias = _typing.Literal["width"]  # noqa: Y015
     _WhichOneofArgType__width: _TypeAlias = _typing.Literal["_width", b"_width"]  # noqa: Y015
     @_typing.overload
@@ -307,9 +447,13 @@ class ImageSpec(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__height) -> _WhichOneofReturnType__height | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preview_every) -> _WhichOneofReturnType__preview_every | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__strength) -> _WhichOneofReturnType__strength | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__width) -> _WhichOneofReturnType__width | None: ...
 
@@ -323,21 +467,29 @@ class VideoOutput(_message.Message):
 
     FORMAT_FIELD_NUMBER: _builtins.int
     OMIT_METADATA_FIELD_NUMBER: _builtins.int
+    THUMBNAIL_SIZE_FIELD_NUMBER: _builtins.int
     format: Global___VideoFormat.ValueType
     """Its container."""
     omit_metadata: _builtins.bool
     """Leave out of the file how it was made (prompt, seed, model and the other parameters)."""
+    thumbnail_size: _builtins.int
+    """Pixels of the longer side of a picture of the first frame beside the file, a JPEG; 16 to 512, and
+    no more than the video has. Unset: none.
+    """
     def __init__(
         self,
         *,
         format: Global___VideoFormat.ValueType = ...,
         omit_metadata: _builtins.bool = ...,
+        thumbnail_size: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_thumbnail_size", b"_thumbnail_size", "thumbnail_size", b"thumbnail_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "omit_metadata", b"omit_metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_thumbnail_size", b"_thumbnail_size", "format", b"format", "omit_metadata", b"omit_metadata", "thumbnail_size", b"thumbnail_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__thumbnail_size: _TypeAlias = _typing.Literal["thumbnail_size"]  # noqa: Y015
+    _WhichOneofArgType__thumbnail_size: _TypeAlias = _typing.Literal["_thumbnail_size", b"_thumbnail_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__thumbnail_size) -> _WhichOneofReturnType__thumbnail_size | None: ...
 
 Global___VideoOutput: _TypeAlias = VideoOutput  # noqa: Y015
 
@@ -358,6 +510,8 @@ class VideoSpec(_message.Message):
     FRAMES_PER_SECOND_FIELD_NUMBER: _builtins.int
     SAMPLER_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    FIRST_FRAME_FIELD_NUMBER: _builtins.int
+    PREVIEW_EVERY_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """What the video shows. Not blank; at most 4,000 characters."""
     negative_prompt: _builtins.str
@@ -378,9 +532,17 @@ class VideoSpec(_message.Message):
     """Frames a second."""
     sampler: _builtins.str
     """Name of the sampler, one of the model's own."""
+    preview_every: _builtins.int
+    """After every so many steps, Progress.preview shows what the latents of the first frame hold,
+    where the model has previews (Model.has_previews). Unset: never.
+    """
     @_builtins.property
     def output(self) -> Global___VideoOutput:
         """How the file is written. Unset: an MP4 that tells how it was made."""
+
+    @_builtins.property
+    def first_frame(self) -> Global___InputImage:
+        """The picture that the video begins with, where the model takes one (Model.takes_first_frame)."""
 
     def __init__(
         self,
@@ -396,10 +558,12 @@ class VideoSpec(_message.Message):
         frames_per_second: _builtins.int | None = ...,
         sampler: _builtins.str = ...,
         output: Global___VideoOutput | None = ...,
+        first_frame: Global___InputImage | None = ...,
+        preview_every: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_frames", b"_frames", "_frames_per_second", b"_frames_per_second", "_guidance", b"_guidance", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "frames", b"frames", "frames_per_second", b"frames_per_second", "guidance", b"guidance", "height", b"height", "output", b"output", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frames", b"_frames", "_frames_per_second", b"_frames_per_second", "_guidance", b"_guidance", "_height", b"_height", "_preview_every", b"_preview_every", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "first_frame", b"first_frame", "frames", b"frames", "frames_per_second", b"frames_per_second", "guidance", b"guidance", "height", b"height", "output", b"output", "preview_every", b"preview_every", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frames", b"_frames", "_frames_per_second", b"_frames_per_second", "_guidance", b"_guidance", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "frames", b"frames", "frames_per_second", b"frames_per_second", "guidance", b"guidance", "height", b"height", "negative_prompt", b"negative_prompt", "output", b"output", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frames", b"_frames", "_frames_per_second", b"_frames_per_second", "_guidance", b"_guidance", "_height", b"_height", "_preview_every", b"_preview_every", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "first_frame", b"first_frame", "frames", b"frames", "frames_per_second", b"frames_per_second", "guidance", b"guidance", "height", b"height", "negative_prompt", b"negative_prompt", "output", b"output", "preview_every", b"preview_every", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frames: _TypeAlias = _typing.Literal["frames"]  # noqa: Y015
     _WhichOneofArgType__frames: _TypeAlias = _typing.Literal["_frames", b"_frames"]  # noqa: Y015
@@ -409,6 +573,8 @@ class VideoSpec(_message.Message):
     _WhichOneofArgType__guidance: _TypeAlias = _typing.Literal["_guidance", b"_guidance"]  # noqa: Y015
     _WhichOneofReturnType__height: _TypeAlias = _typing.Literal["height"]  # noqa: Y015
     _WhichOneofArgType__height: _TypeAlias = _typing.Literal["_height", b"_height"]  # noqa: Y015
+    _WhichOneofReturnType__preview_every: _TypeAlias = _typing.Literal["preview_every"]  # noqa: Y015
+    _WhichOneofArgType__preview_every: _TypeAlias = _typing.Literal["_preview_every", b"_preview_every"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
@@ -423,6 +589,8 @@ class VideoSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__guidance) -> _WhichOneofReturnType__guidance | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__height) -> _WhichOneofReturnType__height | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preview_every) -> _WhichOneofReturnType__preview_every | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
@@ -443,16 +611,24 @@ class Progress(_message.Message):
     TOTAL_STEPS_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     ESTIMATED_SECONDS_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    PREVIEW_STEP_FIELD_NUMBER: _builtins.int
     phase: Global___Phase.ValueType
     """What it is doing."""
     step: _builtins.int
     """Denoise steps done, 0 to total_steps."""
     total_steps: _builtins.int
-    """Denoise steps in all."""
+    """Denoise steps in all; less than the spec's steps where a picture to start from saves some."""
     queue_position: _builtins.int
     """Generations that will be served before this one while it is queued; 0 is next. Not in lists."""
     estimated_seconds: _builtins.float
     """Seconds until it is done, as far as known; 0 when nothing is known."""
+    preview: _builtins.bytes
+    """A small JPEG of what the first picture looks like so far, of step preview_step; empty where
+    none was asked for, or none is there yet. In streams and GetGeneration only.
+    """
+    preview_step: _builtins.int
+    """The step that preview is of."""
     def __init__(
         self,
         *,
@@ -461,10 +637,12 @@ class Progress(_message.Message):
         total_steps: _builtins.int = ...,
         queue_position: _builtins.int = ...,
         estimated_seconds: _builtins.float = ...,
+        preview: _builtins.bytes = ...,
+        preview_step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_seconds", b"estimated_seconds", "phase", b"phase", "queue_position", b"queue_position", "step", b"step", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_seconds", b"estimated_seconds", "phase", b"phase", "preview", b"preview", "preview_step", b"preview_step", "queue_position", b"queue_position", "step", b"step", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -493,6 +671,7 @@ class Result(_message.Message):
     CODEC_FIELD_NUMBER: _builtins.int
     THUMBNAIL_KEY_FIELD_NUMBER: _builtins.int
     THUMBNAIL_URL_FIELD_NUMBER: _builtins.int
+    WITHHELD_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Which of the pictures asked for, from 0."""
     object_key: _builtins.str
@@ -525,6 +704,8 @@ class Result(_message.Message):
     """Key of the small copy in the object store's bucket; empty where none was asked for."""
     thumbnail_url: _builtins.str
     """Presigned URL to GET the small copy, good until url_expire_time."""
+    withheld: _builtins.bool
+    """The model's safety checker withheld it: there is no file, and no key, URL or bytes."""
     @_builtins.property
     def url_expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the URL ceases to work."""
@@ -549,10 +730,11 @@ class Result(_message.Message):
         codec: _builtins.str = ...,
         thumbnail_key: _builtins.str = ...,
         thumbnail_url: _builtins.str = ...,
+        withheld: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["url_expire_time", b"url_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "content_type", b"content_type", "duration_seconds", b"duration_seconds", "frames", b"frames", "frames_per_second", b"frames_per_second", "height", b"height", "index", b"index", "inline_data", b"inline_data", "object_key", b"object_key", "seed", b"seed", "sha256", b"sha256", "size_bytes", b"size_bytes", "thumbnail_key", b"thumbnail_key", "thumbnail_url", b"thumbnail_url", "url", b"url", "url_expire_time", b"url_expire_time", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "content_type", b"content_type", "duration_seconds", b"duration_seconds", "frames", b"frames", "frames_per_second", b"frames_per_second", "height", b"height", "index", b"index", "inline_data", b"inline_data", "object_key", b"object_key", "seed", b"seed", "sha256", b"sha256", "size_bytes", b"size_bytes", "thumbnail_key", b"thumbnail_key", "thumbnail_url", b"thumbnail_url", "url", b"url", "url_expire_time", b"url_expire_time", "width", b"width", "withheld", b"withheld"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -153,6 +153,10 @@ class Model(_message.Message):
     DEFAULT_SAMPLER_FIELD_NUMBER: _builtins.int
     PRESETS_FIELD_NUMBER: _builtins.int
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
+    TAKES_IMAGES_FIELD_NUMBER: _builtins.int
+    TAKES_FIRST_FRAME_FIELD_NUMBER: _builtins.int
+    HAS_PREVIEWS_FIELD_NUMBER: _builtins.int
+    HAS_SAFETY_CHECKER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     description: _builtins.str
@@ -167,6 +171,14 @@ class Model(_message.Message):
     """The sampler taken where none is given."""
     resident_bytes: _builtins.int
     """Bytes of device memory that it takes while resident."""
+    takes_images: _builtins.bool
+    """Whether it takes ImageSpec.init_image, mask_image and strength."""
+    takes_first_frame: _builtins.bool
+    """Whether it takes VideoSpec.first_frame."""
+    has_previews: _builtins.bool
+    """Whether it has previews (preview_every)."""
+    has_safety_checker: _builtins.bool
+    """Whether what it makes goes by a safety checker, which may withhold results."""
     @_builtins.property
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParameterLimit]:
         """Bounds and default of each parameter."""
@@ -192,10 +204,14 @@ class Model(_message.Message):
         default_sampler: _builtins.str = ...,
         presets: _abc.Iterable[Global___ModelPreset] | None = ...,
         resident_bytes: _builtins.int = ...,
+        takes_images: _builtins.bool = ...,
+        takes_first_frame: _builtins.bool = ...,
+        has_previews: _builtins.bool = ...,
+        has_safety_checker: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_sampler", b"default_sampler", "description", b"description", "family", b"family", "kind", b"kind", "limits", b"limits", "name", b"name", "presets", b"presets", "resident_bytes", b"resident_bytes", "samplers", b"samplers", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_sampler", b"default_sampler", "description", b"description", "family", b"family", "has_previews", b"has_previews", "has_safety_checker", b"has_safety_checker", "kind", b"kind", "limits", b"limits", "name", b"name", "presets", b"presets", "resident_bytes", b"resident_bytes", "samplers", b"samplers", "takes_first_frame", b"takes_first_frame", "takes_images", b"takes_images", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

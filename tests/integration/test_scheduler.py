@@ -103,6 +103,35 @@ async def test_from_submit_to_success(scheduler: Process, stub: Stub) -> None:
     assert found.attempt == 1 and found.results[0].object_key == "results/k.png"
 
 
+async def test_a_preview_stays_until_the_next_and_is_in_no_list(
+    scheduler: Process, stub: Stub
+) -> None:
+    made = await submit(stub)
+    async with ScriptedAgent(scheduler.address) as agent:
+        attempt = await run_of(agent)
+
+        async def told(step: int, preview: bytes) -> generation_pb2.Progress:
+            agent.say(
+                progress=agent_pb2.AttemptProgress(
+                    attempt=attempt, step=step, total_steps=4, preview=preview
+                )
+            )
+            await until_step(stub, made, step)
+            return (await read(stub, made)).progress
+
+        for step, preview, seen, of in (
+            (1, b"one", b"one", 1),
+            (2, b"", b"one", 1),
+            (3, b"x" * (2**16 + 1), b"one", 1),  # more than a preview may be
+            (4, b"four", b"four", 4),
+        ):
+            progress = await told(step, preview)
+            assert (progress.preview, progress.preview_step) == (seen, of)
+        scan = pb.ScanGenerationsRequest(tenant="local", limit=10)
+        listed = (await stub.ScanGenerations(scan)).generations
+        assert [(g.progress.step, g.progress.preview) for g in listed] == [(4, b"")]
+
+
 async def test_a_model_is_loaded_before_its_generation_runs(scheduler: Process, stub: Stub) -> None:
     await submit(stub)
     async with ScriptedAgent(scheduler.address, resident=()) as agent:
