@@ -8,6 +8,7 @@ noise schedule.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,11 +35,26 @@ class Preset:
 
 
 @dataclass(frozen=True)
+class Safety:
+    """The Triton model that looks at pictures before anybody else does.
+
+    It takes uint8 (N, H, W, 3) and gives float32 (N) or (N, 1); a picture whose score is above the
+    threshold is withheld.
+    """
+
+    model: str
+    input: str = "images"
+    output: str = "unsafe"
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
 class Components:
     """Triton models of a checkpoint, and its tokenizers' files relative to the repository.
 
     Without a `vae_encoder` no picture can be the start. A prompt's ids are those of `tokenizer`
-    and behind them, where there is one, those of `second_tokenizer`.
+    and behind them, where there is one, those of `second_tokenizer`. With a `safety` checker,
+    which comes and goes with the rest, nothing is published that it has not passed.
     """
 
     text_encoder: str
@@ -47,11 +63,13 @@ class Components:
     tokenizer: str
     vae_encoder: str = ""
     second_tokenizer: str = ""
+    safety: Safety | None = None
 
     @property
     def triton_models(self) -> tuple[str, ...]:
-        always = (self.text_encoder, self.denoiser, self.vae_decoder)
-        return (*always, self.vae_encoder) if self.vae_encoder else always
+        checker = self.safety.model if self.safety else ""
+        named = (self.text_encoder, self.denoiser, self.vae_decoder, self.vae_encoder, checker)
+        return tuple(name for name in named if name)
 
 
 @dataclass(frozen=True)
@@ -169,6 +187,11 @@ class ModelCard:
     # this order, each fed by name with what came before -> bytes of its weights.
     parts: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def safety(self) -> Safety | None:
+        """What looks at the pictures before they are published; None: nothing does."""
+        return self.components.safety
+
     @classmethod
     def parse(cls, text: str) -> ModelCard:
         """Read a card.
@@ -223,7 +246,7 @@ def _card(data: dict[str, Any]) -> ModelCard:
         raise ValueError("model card: no measured profiles")
     if unknown := sorted(set(data["samplers"]) - set(SAMPLERS)):
         raise ValueError(f"model card: no such samplers: {', '.join(unknown)}")
-    components = Components(**data["components"])
+    components = Components(**data["components"], safety=_safety(data))
     return ModelCard(
         name=data["name"],
         description=data["description"],
@@ -246,6 +269,16 @@ def _card(data: dict[str, Any]) -> ModelCard:
         weights=_weights(data, components),
         parts=dict(data.get("parts", {})),
     )
+
+
+def _safety(data: dict[str, Any]) -> Safety | None:
+    """The [safety] table: only cards of models with a checker have it."""
+    if "safety" not in data:
+        return None
+    safety = Safety(**data["safety"])
+    if not safety.model or not math.isfinite(safety.threshold):
+        raise ValueError("model card: safety needs a model, and a number as its threshold")
+    return safety
 
 
 def _weights(data: dict[str, Any], components: Components) -> dict[str, int]:

@@ -2,7 +2,7 @@ from uuid import UUID
 
 import pytest
 
-from atelier.catalog import Catalog, ModelCard, Profile
+from atelier.catalog import Catalog, ModelCard, Profile, Safety
 from atelier.generation import TRANSITIONS, Event, State, new_id, sources
 from atelier.spec import Limit
 from tests.support.cards import CARD, toy_card
@@ -46,6 +46,8 @@ def test_an_unmeasured_shape_counts_as_the_largest_measured() -> None:
         (CARD.replace("tokens = 32", "tokens = 32\nodd = 1"), "odd"),
         (CARD + "[weights]\nother__denoiser = 1", "weights of no component: other__denoiser"),
         (CARD + "[weights]\ntoy__denoiser = 101", "more than resident_bytes"),
+        (CARD + "[safety]\nthreshold = 0.5", "model"),
+        (CARD + '[safety]\nmodel = "guard"\nthreshold = nan', "a number as its threshold"),
     ],
 )
 def test_a_wrong_card_says_what_is_wrong(text: str, what: str) -> None:
@@ -66,6 +68,16 @@ def test_cards_may_share_a_triton_model_and_old_cards_share_nothing() -> None:
         "toy__vae_decoder": 30,
     }
     assert ModelCard.parse(CARD).weights == {}
+
+
+def test_a_checker_is_a_component_that_models_may_share() -> None:
+    safety = '[safety]\nmodel = "guard"\nthreshold = 0.25\n[weights]\nguard = 5\n'
+    card = ModelCard.parse(CARD + safety)
+    assert card.safety == Safety("guard", "images", "unsafe", 0.25)
+    assert "guard" in card.components.triton_models and card.weights["guard"] == 5
+    other = ModelCard.parse((CARD + safety).replace("toy", "new"))
+    assert {*card.components.triton_models} & {*other.components.triton_models} == {"guard"}
+    assert ModelCard.parse(CARD).safety is None
 
 
 def test_a_repository_without_cards_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
