@@ -16,9 +16,10 @@ import structlog
 from numpy.typing import NDArray
 
 from agent.checkpoint import UPLOAD_SECONDS, Checkpoint, Checkpoints, print_of
+from agent.denoising import Denoising
 from agent.results import Results
 from agent.sampler import Floats, noise, plan
-from agent.step_loop import Denoising, StepLoop
+from agent.step_loop import StepLoop
 from agent.text import PromptIds
 from agent.triton import Triton
 from agent.work import (

@@ -8,7 +8,7 @@ The problem. The exported denoiser of a step knows no sampler; it computes, row 
 
 so a sampler is a table of timesteps (K,) and coefficients (K, 6), and generations with different
 samplers and step counts share one batch. This file computes those tables; where the steps lie is
-noise_levels.py's. What a step adds in noise is not in the graph: `renew` does it in the agent.
+noise_levels.py's. Noise that a step adds is not in the graph: the agent adds it (`renewal`).
 
 The algebra. Latents are x = A*x0 + S*e. At noise level (A, S) the model's answer gives D by
 
@@ -182,13 +182,17 @@ def noise(seed: int, step: int, shape: tuple[int, ...]) -> Floats:
     return generator.standard_normal(shape, dtype=np.float32)
 
 
-def renew(latents: Floats, plan: Plan, step: int, seeds: Sequence[int]) -> None:
-    """Add, in place, the fresh noise that belongs after step number `step` (from 1).
+def renewal(plan: Plan, step: int, seeds: Sequence[int], shape: tuple[int, ...]) -> Floats | None:
+    """The fresh noise to be added to the latents after step number `step` (from 1), if any.
 
     Args:
-        latents: float32 (n, C, ...), as the step left them.
         seeds: of each of the n pictures.
+        shape: of one picture's latents.
+
+    Returns:
+        float32 (n, *shape); None where the step adds none.
     """
-    if scale := plan.noise_scales[step - 1]:
-        for row, seed in zip(latents, seeds, strict=True):
-            row += scale * noise(seed, step, row.shape)
+    if not (scale := plan.noise_scales[step - 1]):
+        return None
+    fresh: Floats = scale * np.stack([noise(seed, step, shape) for seed in seeds])
+    return fresh

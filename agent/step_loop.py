@@ -6,12 +6,17 @@ what comes back. Timestep, guidance and coefficients are rows, so members may di
 number of steps, guidance and seed. A newcomer joins at the next iteration, a finished one leaves at
 once, and groups of different (model, shape) take turns, one iteration each.
 
+What need not be done while the device waits is not: fresh noise is drawn while the step that it is
+added to is under way, in a thread, and text that lies in the batch already is not written again.
+docs/steps.md has what a step costs, and what was measured of other designs.
+
 The step boundary is where things happen: cancellation and preemption are heard, progress is told,
 and a member's `latents`, `denoised_prev` and `step` together are its checkpoint, always of the same
 step, also when it has left.
 
 Who may write: a Denoising belongs to this loop from `denoise` until that returns; others may only
-call `cancel` and `preempt`. There are no locks: everything between two awaits is atomic.
+call `cancel` and `preempt`. There are no locks: everything between two awaits is atomic, and the
+thread writes only what nobody reads before it is done.
 
 Refused: a task per generation that calls Triton and leaves the batching to its dynamic batcher.
 That needs a queue delay, forms batches by chance (a step in phase never meets the one out of
@@ -23,14 +28,16 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 import structlog
 
 from agent.buffers import Shape, StepRows
-from agent.sampler import Floats, Plan, renew
+from agent.denoising import Denoising
+from agent.sampler import Floats, renewal
+from agent.step_batch import Member, Slice, batches, gather, gather_text, scatter
 from agent.work import AttemptCancelledError, AttemptPreemptedError
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
@@ -44,58 +51,6 @@ class Stepper(Protocol):
     def rows(self, count: int, latents: Shape, text: Shape) -> StepRows: ...
 
     async def step(self, card: ModelCard, shape: str, rows: StepRows) -> tuple[Floats, Floats]: ...
-
-
-@dataclass(eq=False)
-class Denoising:
-    """A generation's way from noise to latents, n pictures at once.
-
-    text_embeddings: float32 (2, tokens, width), negative first, shared by the pictures.
-    latents, denoised_prev: float32 (n, C, h, w), after `step` steps.
-    seeds: of the n pictures, for samplers that add noise on the way.
-    granted: of the n, how many may be in one call; 0: as the card says.
-    on_step: called at each step boundary with the steps done and the seconds of the last one.
-    """
-
-    card: ModelCard
-    shape: str
-    plan: Plan
-    guidance: float
-    text_embeddings: Floats
-    latents: Floats
-    denoised_prev: Floats
-    seeds: tuple[int, ...]
-    granted: int = 0
-    step: int = 0
-    on_step: Callable[[int, float], None] = lambda _step, _seconds: None
-    cancelled: bool = field(default=False, init=False)
-    preempted: bool = field(default=False, init=False)
-
-    @property
-    def rows(self) -> int:
-        return len(self.latents)
-
-    def cancel(self) -> None:
-        """Leave at the next step boundary."""
-        self.cancelled = True
-
-    def preempt(self) -> None:
-        """Leave at the next step boundary, with that step done; not where it is the last."""
-        self.preempted = True
-
-
-@dataclass(eq=False)
-class _Member:
-    """A Denoising in the loop, and what the step under way has made of it so far."""
-
-    work: Denoising
-    done: asyncio.Future[None]
-    next_latents: Floats
-    next_denoised: Floats
-    error: Exception | None = None
-
-
-_Slice = tuple[_Member, int, int]  # rows [low, high) of a member
 
 
 class StepLoop:
@@ -115,8 +70,10 @@ class StepLoop:
         self._clock = clock
         self._on_batch = on_batch
         self._on_idle = on_idle
-        self._groups: OrderedDict[tuple[str, str], list[_Member]] = OrderedDict()
+        self._groups: OrderedDict[tuple[str, str], list[Member]] = OrderedDict()
         self._wake = asyncio.Event()
+        self._noise_thread = ThreadPoolExecutor(1, thread_name_prefix="noise")
+        self._laid_out: tuple[StepRows, list[Slice]] | None = None  # whose text lies where
 
     async def denoise(self, work: Denoising) -> None:
         """Run all steps that are left of `work`; its latents are the result.
@@ -126,7 +83,7 @@ class StepLoop:
             AttemptCancelledError: `work.cancel()` was called.
             AttemptPreemptedError: `work.preempt()` was called; `work` is where it left off.
         """
-        member = _Member(
+        member = Member(
             work,
             asyncio.get_running_loop().create_future(),
             np.empty_like(work.latents),
@@ -141,12 +98,13 @@ class StepLoop:
         while True:
             self._wake.clear()
             if (group := self._next_group()) is None:
+                self._laid_out = None
                 self._on_idle()
                 await self._wake.wait()
             else:
                 await self._advance(group)
 
-    def _next_group(self) -> list[_Member] | None:
+    def _next_group(self) -> list[Member] | None:
         """The group whose turn it is; members that were cancelled or are through have left it."""
         for key in list(self._groups):
             staying = [member for member in self._groups[key] if _stays(member)]
@@ -157,43 +115,61 @@ class StepLoop:
             del self._groups[key]
         return None
 
-    async def _advance(self, group: list[_Member]) -> None:
+    async def _advance(self, group: list[Member]) -> None:
         """One step of every member; a call that fails takes with it those who had rows in it."""
         group = list(group)  # newcomers wait for the next step
+        drawing = self._noise_thread.submit(_draw, noisy) if (noisy := _noisy(group)) else None
         started = before = self._clock()
-        for i, batch in enumerate(_batches(group)):
+        for i, batch in enumerate(batches(group)):
             went_well = await self._call(batch)
             after = self._clock()
             if went_well and i == 0:  # the first is the largest
                 rows = sum(high - low for _, low, high in batch)
                 self._on_batch(group[0].work.card, group[0].work.shape, rows, after - before)
             before = after
+        if drawing and not drawing.done():
+            await asyncio.wrap_future(drawing)
         for member in group:
             _pass_boundary(member, before - started)
 
-    async def _call(self, batch: list[_Slice]) -> bool:
+    async def _call(self, batch: list[Slice]) -> bool:
         """Whether it went well; a failure is its members'."""
         work = batch[0][0].work
         try:
             count = sum(high - low for _, low, high in batch)
             rows = self._stepper.rows(count, work.latents.shape[1:], work.text_embeddings.shape)
-            _gather(batch, rows)
+            self._fill(rows, batch)
             latents, denoised = await self._stepper.step(work.card, work.shape, rows)
-            _scatter(batch, latents, denoised)
+            scatter(batch, latents, denoised)
             return True
         except ExecutionError as error:
             for member, _, _ in batch:
                 member.error = error
         except Exception as error:
-            log.exception("step failed", model=work.card.name, shape=work.shape)
-            failure = ExecutionError("the step failed in the agent", retryable=True)
-            failure.__cause__ = error
+            failure = _fault(error, work)
             for member, _, _ in batch:
                 member.error = failure
         return False
 
+    def _fill(self, rows: StepRows, batch: list[Slice]) -> None:
+        """Write the batch where the step takes it from; its text only where it is another batch,
+        for that is most of a row, and stays as it is."""
+        before, self._laid_out = self._laid_out, None
+        if before is None or before[0] is not rows or before[1] != batch:
+            gather_text(batch, rows)
+        gather(batch, rows)
+        self._laid_out = rows, batch
 
-def _stays(member: _Member) -> bool:
+
+def _fault(error: Exception, work: Denoising) -> ExecutionError:
+    """What a member is told of a fault of ours."""
+    log.error("step failed", model=work.card.name, shape=work.shape, exc_info=error)
+    failure = ExecutionError("the step failed in the agent", retryable=True)
+    failure.__cause__ = error
+    return failure
+
+
+def _stays(member: Member) -> bool:
     """Whether it takes part in the next step; it is let go otherwise."""
     if member.done.done():
         return False
@@ -206,51 +182,23 @@ def _stays(member: _Member) -> bool:
     return not member.done.done()
 
 
-def _batches(group: list[_Member]) -> list[list[_Slice]]:
-    """The group's rows, in order, in batches of at most what profile, model and memory allow."""
-    first = group[0].work
-    granted = sum(member.work.granted or member.work.rows for member in group)
-    cap = max(1, min(first.card.max_rows, first.card.profile(first.shape).batch_cap, granted))
-    batches: list[list[_Slice]] = []
-    room = 0
-    for member in group:
-        low = 0
-        while low < member.work.rows:
-            if room == 0:
-                batches.append([])
-                room = cap
-            high = min(member.work.rows, low + room)
-            batches[-1].append((member, low, high))
-            room -= high - low
-            low = high
-    return batches
+def _noisy(group: list[Member]) -> list[Member]:
+    """Who is to have fresh noise added after this step."""
+    return [member for member in group if member.work.plan.noise_scales[member.work.step]]
 
 
-def _gather(batch: list[_Slice], rows: StepRows) -> None:
-    """Write the rows of a batch, in its order, where the step takes them from."""
-    start = 0
-    for member, low, high in batch:
-        work, end = member.work, start + high - low
-        rows.latents[start:end] = work.latents[low:high]
-        rows.denoised_prev[start:end] = work.denoised_prev[low:high]
-        rows.timestep[start:end] = work.plan.timesteps[work.step]
-        rows.text_embeddings[start:end] = work.text_embeddings
-        rows.guidance[start:end] = work.guidance
-        rows.coefficients[start:end] = work.plan.coefficients[work.step]
-        start = end
+def _draw(members: list[Member]) -> None:
+    """Each member's fresh noise. In a thread."""
+    for member in members:
+        work = member.work
+        try:
+            shape = work.latents.shape[1:]
+            member.fresh = renewal(work.plan, work.step + 1, work.seeds, shape)
+        except Exception as error:
+            member.error = _fault(error, work)
 
 
-def _scatter(batch: list[_Slice], latents: Floats, denoised: Floats) -> None:
-    """Hand each member its rows of what came back."""
-    start = 0
-    for member, low, high in batch:
-        end = start + high - low
-        member.next_latents[low:high] = latents[start:end]
-        member.next_denoised[low:high] = denoised[start:end]
-        start = end
-
-
-def _pass_boundary(member: _Member, seconds: float) -> None:
+def _pass_boundary(member: Member, seconds: float) -> None:
     """The member's step is over: fail, leave, or commit it as the new checkpoint."""
     work = member.work
     if member.done.done():
@@ -271,7 +219,9 @@ def _pass_boundary(member: _Member, seconds: float) -> None:
         work.latents, member.next_latents = member.next_latents, work.latents
         work.denoised_prev, member.next_denoised = member.next_denoised, work.denoised_prev
         work.step += 1
-        renew(work.latents, work.plan, work.step, work.seeds)
+        if member.fresh is not None:
+            work.latents += member.fresh
+            member.fresh = None
         if work.step == work.plan.steps:
             member.done.set_result(None)
         elif work.preempted:

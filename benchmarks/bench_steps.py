@@ -38,8 +38,9 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 
 from agent.buffers import Region, Shape, StepBuffers, StepRows
+from agent.denoising import Denoising
 from agent.sampler import Floats, noise, plan
-from agent.step_loop import Denoising, StepLoop
+from agent.step_loop import StepLoop
 from agent.triton import Triton
 from atelier.catalog import Catalog, ModelCard
 from atelier.embedded import triton as embedded

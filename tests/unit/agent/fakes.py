@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.buffers import StepRows
+from agent.buffers import OUTPUTS, SharedRows, StepBuffers, StepRows
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError, NotFoundError, UnavailableError
 
@@ -97,6 +97,23 @@ class FakeTriton:
     def _check(self, verb: str, what: Any) -> None:
         if error := self.fail(verb, what):
             raise error
+
+
+class InPlaceTriton(FakeTriton):
+    """One whose steps' rows stay where they are, as in shared memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffers = StepBuffers()
+
+    def rows(self, count: int, latents: tuple[int, ...], text: tuple[int, ...]) -> StepRows:
+        return self.buffers.rows(count, latents, text)
+
+    async def step(self, card: ModelCard, shape: str, rows: StepRows) -> Any:
+        assert isinstance(rows, SharedRows)
+        for name, array in zip(OUTPUTS, await super().step(card, shape, rows), strict=True):
+            rows.outputs[name][...] = array
+        return tuple(rows.outputs[name] for name in OUTPUTS)
 
 
 class DictStore:

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agent.denoising import Denoising
 from agent.device import FAULT_SECONDS, Device
 from agent.gpu import Gauge
 from agent.recycle import end_process
 from agent.results import Results
 from agent.sampler import plan
-from agent.step_loop import Denoising
 from agent.work import BatchMeasured, DeviceTold, Measure, Trouble, Xid
 from atelier.catalog import Catalog
 from atelier.config import DeviceSettings

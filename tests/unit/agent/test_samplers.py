@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.sampler import noise, plan, renew
+from agent.sampler import noise, plan, renewal
 from atelier.catalog import FLOW_SAMPLERS, SAMPLERS, NoiseSchedule
 
 torch = pytest.importorskip("torch")
@@ -154,13 +154,12 @@ def test_fresh_noise_is_the_seeds_and_never_after_the_last_step(sampler: str) ->
     made = plan(schedule("epsilon", timestep_spacing="trailing"), sampler, 4)
     assert (made.noise_scales[:-1] > 0).all()
     assert made.noise_scales[-1] == 0
-    alone, together = np.zeros((1, 4, 2, 2), np.float32), np.zeros((2, 4, 2, 2), np.float32)
-    renew(alone, made, 2, [8])
-    renew(together, made, 2, [7, 8])
+    alone, together = (renewal(made, 2, seeds, (4, 2, 2)) for seeds in ([8], [7, 8]))
+    assert alone is not None
+    assert together is not None
     np.testing.assert_array_equal(together[1], alone[0])
     np.testing.assert_array_equal(alone[0], made.noise_scales[1] * noise(8, 2, (4, 2, 2)))
-    renew(alone, made, 4, [8])
-    np.testing.assert_array_equal(together[1], alone[0])
+    assert renewal(made, 4, [8], (4, 2, 2)) is None
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "dpmpp_2m", "dpmpp_2m_karras"])

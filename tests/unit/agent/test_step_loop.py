@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agent.denoising import Denoising
 from agent.sampler import noise, plan
-from agent.step_loop import Denoising, StepLoop
+from agent.step_loop import StepLoop
 from agent.work import AttemptCancelledError, AttemptPreemptedError
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
 from tests.support.cards import profile, toy_card
-from tests.unit.agent.fakes import FakeTriton, Ticks, unavailable
+from tests.unit.agent.fakes import FakeTriton, InPlaceTriton, Ticks, unavailable
 
 CARD = toy_card(profiles=profile(activation_bytes=10, batch_cap=16))
 
@@ -272,3 +273,36 @@ async def test_a_checkpoint_goes_on_where_it_was() -> None:
     rest = work(5, steps=6)
     rest.latents, rest.denoised_prev, rest.step = half.latents, half.denoised_prev, half.step
     np.testing.assert_array_equal(await alone(rest), whole)
+
+
+async def test_batches_that_lie_in_the_same_place_have_each_their_own_text() -> None:
+    """Text that lies there already is not written again; another batch's is."""
+    triton = InPlaceTriton()
+    capped = toy_card(profiles=profile(activation_bytes=10, batch_cap=2))
+    cards = [capped] * 4 + [toy_card("other", profiles=CARD.profiles)] * 2
+    members = [work(seed, steps=4, card=card) for seed, card in enumerate(cards)]
+    async with running(triton) as loop:
+        await asyncio.gather(*(loop.denoise(member) for member in members))
+        last = work(6, steps=3, rows=2)
+        await loop.denoise(last)
+    triton.buffers.abandon()
+    assert {rows for _, rows in triton.batches} == {2}
+    for seed, member in enumerate(members):
+        np.testing.assert_array_equal(member.latents, await alone(work(seed, steps=4)))
+    np.testing.assert_array_equal(last.latents, await alone(work(6, steps=3, rows=2)))
+
+
+async def test_noise_that_cannot_be_drawn_fails_its_own_generation_only() -> None:
+    broken = work(1, steps=3, sampler="euler_ancestral")
+    broken.seeds = (-1,)
+    healthy = work(2, steps=3, sampler="euler_ancestral")
+    async with running(FakeTriton()) as loop:
+        failed, fine = await asyncio.gather(
+            loop.denoise(broken), loop.denoise(healthy), return_exceptions=True
+        )
+    assert isinstance(failed, ExecutionError)
+    assert failed.retryable
+    assert broken.step == 0
+    assert fine is None
+    expected = await alone(work(2, steps=3, sampler="euler_ancestral"))
+    np.testing.assert_array_equal(healthy.latents, expected)

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.checkpoint import Checkpoint, pack, unpack
+from agent.denoising import Denoising
 from agent.sampler import noise, plan
-from agent.step_loop import Denoising, StepLoop
+from agent.step_loop import StepLoop
 from agent.work import AttemptCancelledError, AttemptPreemptedError
 from atelier.errors import ExecutionError
 from tests.support.cards import profile, toy_card
