@@ -26,7 +26,6 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Protocol
-from urllib.parse import quote
 
 import numpy as np
 import structlog
@@ -35,6 +34,7 @@ from agent.sampler import Floats
 from agent.work import Work
 from atelier.catalog import ModelCard
 from atelier.errors import NotFoundError, UnavailableError
+from atelier.object_keys import checkpoint_key
 
 log = structlog.get_logger()
 
@@ -193,5 +193,4 @@ class Checkpoints:
 
 def key_of(work: Work) -> str:
     """checkpoints/{tenant}/{generation_id}, safe as a path."""
-    tenant = quote(work.tenant, safe="").replace(".", "%2E")  # no dots: no parent folders
-    return f"checkpoints/{tenant}/{work.attempt.generation_id}"
+    return checkpoint_key(work.tenant, work.attempt.generation_id)

@@ -17,7 +17,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
-from urllib.parse import quote
 
 import numpy as np
 import structlog
@@ -28,6 +27,7 @@ from agent.work import AttemptCancelledError, Work
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError, UnavailableError
 from atelier.generation import Result
+from atelier.object_keys import result_key
 from atelier.object_store import Stored
 from atelier.spec import ImageSpec, Spec, VideoSpec
 
@@ -192,14 +192,14 @@ def has_thumbnails(work: Work) -> bool:
 def object_key(work: Work, index: int, *, small: bool = False) -> str:
     """results/{tenant}/{generation_id}/{lease_token}/{index}.{suffix}, safe as a path; a small copy
     is called {index}.small.{suffix}."""
-    tenant = quote(work.tenant, safe="").replace(".", "%2E")  # no dots: no parent folders
     attempt = work.attempt
     spec, name = work.spec, f"{index}.small" if small else f"{index}"
     if isinstance(spec, VideoSpec):
         suffix = video.CONTAINERS[spec.output.format].suffix
     else:
         suffix = encode.KINDS[spec.output.format].suffix
-    return f"results/{tenant}/{attempt.generation_id}/{attempt.lease_token}/{name}.{suffix}"
+    token = attempt.lease_token
+    return result_key(work.tenant, attempt.generation_id, token, f"{name}.{suffix}")
 
 
 def parameters_of(spec: Spec, index: int, card: ModelCard) -> dict[str, Any]:
