@@ -1,7 +1,9 @@
 """Pixels to the bytes of a picture's file. The same pixels and facts give the same bytes.
 
-How a picture was made lies in it as JSON: in a PNG's iTXt chunk "parameters", elsewhere in EXIF's
-UserComment. Callers are on a thread: encoders take their time.
+First a part is cut out and brought to another size, where that is wanted (`finish`); the file and
+its small copy are of what comes of that. How a picture was made lies in the file as JSON: in a
+PNG's iTXt chunk "parameters", elsewhere in EXIF's UserComment. Callers are on a thread: encoders
+take their time.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, PngImagePlugin
 
-from atelier.output import DEFAULT_QUALITY, ImageFormat, ImageOutput
+from atelier.output import DEFAULT_QUALITY, ImageFormat, ImageOutput, Resize
 
 SOFTWARE = "Atelier"
 # Of EXIF's 64 KiB. Only prompts of thousands of characters that JSON must escape come so far.
@@ -45,23 +47,42 @@ KINDS = {
 }
 
 
+def finish(pixels: NDArray[np.uint8], output: ImageOutput) -> NDArray[np.uint8]:
+    """Cut out of a picture uint8 (H, W, 3) what is wanted of it, then bring that to its size."""
+    if crop := output.crop:
+        pixels = pixels[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
+    if resize := output.resize:
+        height, width, _ = pixels.shape
+        size = _size(resize, width, height)
+        pixels = np.asarray(_image(pixels).resize(size, Image.Resampling.LANCZOS))
+    return pixels
+
+
 def encode(
     pixels: NDArray[np.uint8], output: ImageOutput, parameters: Mapping[str, Any] | None
 ) -> bytes:
     """The file of one picture.
 
     Args:
-        pixels: uint8 (H, W, 3).
+        pixels: uint8 (H, W, 3), finished.
         parameters: how it was made; None: the file tells nothing.
     """
     return _save(_image(pixels), output.format, output.quality, parameters)
 
 
 def thumbnail(pixels: NDArray[np.uint8], output: ImageOutput) -> bytes:
-    """The file of a small copy, its longer side as `output` says; it tells nothing."""
+    """The file of a small copy of what is finished, its longer side as `output` says; it tells
+    nothing."""
     image = _image(pixels)
     image.thumbnail((output.thumbnail_size,) * 2, Image.Resampling.LANCZOS)
     return _save(image, output.format, output.quality, None)
+
+
+def _size(resize: Resize, width: int, height: int) -> tuple[int, int]:
+    """Width and height; a side that is not given keeps the proportions as well as pixels can."""
+    wide = resize.width or max(1, round(resize.height * width / height))
+    high = resize.height or max(1, round(resize.width * height / width))
+    return wide, high
 
 
 def _image(pixels: NDArray[np.uint8]) -> Image.Image:

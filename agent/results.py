@@ -1,6 +1,7 @@
 """Results: pixels to files that say how they were made, uploaded under keys that hold the attempt.
 
-A picture is encoded, then put; a video is uploaded while it is encoded, part by part.
+A picture is finished and encoded, then put; a video is uploaded while it is encoded, part by part.
+What the model's safety checker withheld is not even encoded: its result has no key.
 
 The lease_token in the key means that two attempts at one generation never write the same object: a
 zombie's upload cannot replace a published picture. What an attempt uploaded and did not publish in
@@ -14,25 +15,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from agent import encode, video
+from agent.parameters import parameters_of
 from agent.work import AttemptCancelledError, Work
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError, UnavailableError
 from atelier.generation import Result
 from atelier.object_keys import result_key
 from atelier.object_store import Stored
-from atelier.spec import ImageSpec, Spec, VideoSpec
+from atelier.output import ImageFormat, ImageOutput
+from atelier.spec import VideoSpec
 
 log = structlog.get_logger()
 
+SMALL_OF_VIDEO = ImageFormat.JPEG  # a picture of the first frame
 UPLOAD_THREADS = 8  # they mostly wait; half of what the store's connection pool holds
 
 
@@ -60,11 +64,13 @@ class Results:
         card: ModelCard,
         images: NDArray[np.uint8],
         cancelled: Callable[[], bool],
+        withheld: Collection[int] = (),
     ) -> tuple[Result, ...]:
         """Encode and upload what an attempt made, in order.
 
         Args:
             images: pictures uint8 (n, H, W, 3), or a video (1, T, H, W, 3).
+            withheld: which of them nobody may have.
 
         Raises:
             ExecutionError: the store did not take them, retries included, or they have no encoder.
@@ -72,20 +78,26 @@ class Results:
         """
         loop = asyncio.get_running_loop()
         results: list[Result] = []
+        stored: list[str] = []
         try:
             for index, pixels in enumerate(images):
                 if cancelled():
                     raise AttemptCancelledError
+                if index in withheld:
+                    results.append(_withheld(work, index))
+                    continue
                 results.append(
                     await loop.run_in_executor(
                         self._threads, self._publish_one, work, card, index, pixels, cancelled
                     )
                 )
+                stored += keys_of(work, index)
         except AttemptCancelledError:
-            self._sweep(work, len(results))
+            self._sweep(work, stored)
             raise
         except UnavailableError as error:
-            self._sweep(work, len(results) + 1)  # the last may be there, its answer lost
+            # The last may be there, its answer lost.
+            self._sweep(work, [*stored, *keys_of(work, len(results))])
             raise ExecutionError(
                 "the result could not be uploaded", retryable=True, reason="UPLOAD_FAILED"
             ) from error
@@ -107,12 +119,10 @@ class Results:
             return self._publish_video(work, work.spec, card, pixels, cancelled)
         output, kind = work.spec.output, encode.KINDS[work.spec.output.format]
         told = None if output.omit_metadata else parameters_of(work.spec, index, card)
+        pixels = encode.finish(pixels, output)
         data = encode.encode(pixels, output, told)
-        key, small_key = object_key(work, index), ""
+        key = object_key(work, index)
         self._store.put(key, data, kind.content_type)
-        if output.thumbnail_size:
-            small_key = object_key(work, index, small=True)
-            self._store.put(small_key, encode.thumbnail(pixels, output), kind.content_type)
         return Result(
             index=index,
             object_key=key,
@@ -122,8 +132,18 @@ class Results:
             height=pixels.shape[0],
             sha256=hashlib.sha256(data).hexdigest(),
             seed=work.spec.seed_of(index),
-            thumbnail_key=small_key,
+            thumbnail_key=self._publish_small(work, index, pixels, output),
         )
+
+    def _publish_small(
+        self, work: Work, index: int, pixels: NDArray[np.uint8], output: ImageOutput
+    ) -> str:
+        """The key of a small copy; "" where none is wanted."""
+        if not output.thumbnail_size:
+            return ""
+        key, kind = object_key(work, index, small=True), encode.KINDS[output.format]
+        self._store.put(key, encode.thumbnail(pixels, output), kind.content_type)
+        return key
 
     def _publish_video(
         self,
@@ -150,6 +170,7 @@ class Results:
 
         key, kind = object_key(work, 0), video.CONTAINERS[output.format]
         stored = self._store.put_stream(key, pieces, kind.content_type)
+        small = ImageOutput(SMALL_OF_VIDEO, thumbnail_size=output.thumbnail_size)
         return Result(
             index=0,
             object_key=key,
@@ -162,16 +183,16 @@ class Results:
             frames=len(frames),
             frames_per_second=pace,
             codec=video.encoder_of(output.format).codec,
+            thumbnail_key=self._publish_small(work, 0, frames[0], small),
         )
 
-    def _sweep(self, work: Work, count: int) -> None:
-        """Delete the attempt's first `count` pictures, while its outcome is told already."""
+    def _sweep(self, work: Work, keys: Sequence[str]) -> None:
+        """Delete what the attempt stored, while its outcome is told already."""
 
         def delete() -> None:
             try:
-                for index in range(count):
-                    for small in (False, True) if has_thumbnails(work) else (False,):
-                        self._store.delete(object_key(work, index, small=small))
+                for key in keys:
+                    self._store.delete(key)
             except Exception as error:
                 log.warning(
                     "uploads left behind",
@@ -180,13 +201,29 @@ class Results:
                     reason=str(error),
                 )
 
-        if count:
+        if keys:
             self._threads.submit(delete)
 
 
-def has_thumbnails(work: Work) -> bool:
-    """Whether small copies were asked for."""
-    return isinstance(work.spec, ImageSpec) and work.spec.output.thumbnail_size > 0
+def _withheld(work: Work, index: int) -> Result:
+    """The result of a picture or video that nobody may have."""
+    return Result(
+        index=index,
+        object_key="",
+        content_type="",
+        size_bytes=0,
+        width=0,
+        height=0,
+        sha256="",
+        seed=work.spec.seed_of(index),
+        withheld=True,
+    )
+
+
+def keys_of(work: Work, index: int) -> list[str]:
+    """Where a picture or video and its small copy lie, if it has one."""
+    small = [True] if work.spec.output.thumbnail_size else []
+    return [object_key(work, index, small=one) for one in (False, *small)]
 
 
 def object_key(work: Work, index: int, *, small: bool = False) -> str:
@@ -194,27 +231,11 @@ def object_key(work: Work, index: int, *, small: bool = False) -> str:
     is called {index}.small.{suffix}."""
     attempt = work.attempt
     spec, name = work.spec, f"{index}.small" if small else f"{index}"
-    if isinstance(spec, VideoSpec):
-        suffix = video.CONTAINERS[spec.output.format].suffix
-    else:
+    if not isinstance(spec, VideoSpec):
         suffix = encode.KINDS[spec.output.format].suffix
+    elif small:
+        suffix = encode.KINDS[SMALL_OF_VIDEO].suffix
+    else:
+        suffix = video.CONTAINERS[spec.output.format].suffix
     token = attempt.lease_token
     return result_key(work.tenant, attempt.generation_id, token, f"{name}.{suffix}")
-
-
-def parameters_of(spec: Spec, index: int, card: ModelCard) -> dict[str, Any]:
-    """What a file tells of how it was made, so that it can be made again."""
-    pace = {"frames_per_second": spec.frames_per_second} if isinstance(spec, VideoSpec) else {}
-    return {
-        "prompt": spec.prompt,
-        "prompt_sha256": hashlib.sha256(spec.prompt.encode()).hexdigest(),
-        "negative_prompt": spec.negative_prompt,
-        "seed": spec.seed_of(index),
-        "steps": spec.steps,
-        "guidance": spec.guidance,
-        "sampler": spec.sampler,
-        "size": spec.shape,
-        **pace,
-        "model": card.name,
-        "model_version": card.version,
-    }

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from agent.encode import KINDS, encode, thumbnail
-from atelier.output import ImageFormat, ImageOutput
+from agent.encode import KINDS, encode, finish, thumbnail
+from atelier.output import Crop, ImageFormat, ImageOutput, Resize
 from exporters.tiny.checker import measure
 from exporters.tiny.scenes import Scene, render
 
@@ -83,3 +83,43 @@ def test_the_longest_prompt_that_must_be_escaped_still_makes_a_file(format_: Ima
     long = {**PARAMETERS, "prompt": "\x01" * 4_000, "negative_prompt": "\x02" * 4_000}
     found = told(opened(encode(PIXELS, ImageOutput(format_, 90), long)))
     assert found == {"seed": 7}, "the prompts are left out, the rest is there"
+
+
+def test_a_crop_is_cut_out_before_anything_is_resized() -> None:
+    left = ImageOutput(crop=Crop(0, 16, 32, 48), resize=Resize(64, 0))
+    large = finish(PIXELS, left)
+    assert large.shape == (96, 64, 3)  # 32x48 in the same proportions
+    cut = finish(PIXELS, ImageOutput(crop=Crop(0, 16, 32, 48)))
+    np.testing.assert_array_equal(cut, PIXELS[16:64, 0:32])
+    # Of a flat colour every size is that colour: nothing of the other half came in.
+    halves = np.zeros((64, 64, 3), np.uint8)
+    halves[:, 32:] = 255
+    assert not finish(halves, left).any()
+
+
+@pytest.mark.parametrize(
+    ("resize", "size"),
+    [
+        (Resize(128, 96), (128, 96)),
+        (Resize(16, 0), (16, 8)),
+        (Resize(0, 16), (32, 16)),
+        (Resize(33, 0), (33, 16)),  # 16.5: to the nearest even
+        (Resize(1, 0), (1, 1)),  # never nothing
+    ],
+)
+def test_a_side_that_is_not_given_follows_the_other(resize: Resize, size: tuple[int, int]) -> None:
+    wide = np.concatenate([PIXELS, PIXELS], axis=1)
+    output = ImageOutput(resize=resize, thumbnail_size=16)
+    made = finish(wide, output)
+    assert made.shape == (size[1], size[0], 3)
+    assert opened(encode(made, output, None)).size == size
+    assert max(opened(thumbnail(made, output)).size) == min(16, max(size))
+
+
+def test_a_picture_that_was_resized_still_shows_what_it_showed() -> None:
+    made = finish(
+        finish(PIXELS, ImageOutput(resize=Resize(256, 0))), ImageOutput(resize=Resize(64, 64))
+    )
+    error = float(((made.astype(float) - PIXELS) ** 2).mean())
+    assert 10 * np.log10(255**2 / error) > 35
+    assert finish(PIXELS, ImageOutput()) is PIXELS

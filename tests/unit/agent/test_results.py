@@ -16,11 +16,12 @@ import pytest
 from PIL import Image
 
 from agent.encode import encode
-from agent.results import Results, object_key, parameters_of
+from agent.parameters import parameters_of
+from agent.results import Results, object_key
 from agent.work import Attempt, AttemptCancelledError, Work
 from atelier.errors import ExecutionError, UnavailableError
-from atelier.output import ImageFormat, ImageOutput
-from atelier.spec import ImageSpec
+from atelier.output import Crop, ImageFormat, ImageOutput, Resize
+from atelier.spec import ImageSpec, VideoSpec
 from tests.support.cards import toy_card
 from tests.unit.agent.fakes import DictStore
 
@@ -110,6 +111,41 @@ async def test_a_small_copy_lies_beside_each_picture_and_is_swept_with_it(
     assert store.objects == {}
 
 
+async def test_the_result_and_its_small_copy_are_of_the_finished_picture(
+    store: DictStore, results: Results
+) -> None:
+    work = small(crop=Crop(0, 0, 64, 32), resize=Resize(96, 0))
+    [made] = await results.publish(work, toy_card(), IMAGES[:1], cancelled=lambda: False)
+    assert (made.width, made.height) == (96, 48)
+    assert Image.open(io.BytesIO(store.objects[made.object_key])).size == (96, 48)
+    assert Image.open(io.BytesIO(store.objects[made.thumbnail_key])).size == (16, 8)
+
+
+async def test_what_is_withheld_is_never_stored() -> None:
+    store = DictStore()
+    results = Results(store)
+    made = await results.publish(small(), toy_card(), IMAGES, lambda: False, withheld={0, 2})
+    assert sorted(store.objects) == [made[1].object_key, made[1].thumbnail_key]
+    for index in (0, 2):
+        one = made[index]
+        assert (one.index, one.seed, one.withheld) == (index, index, True)
+        assert not (one.object_key or one.thumbnail_key or one.sha256 or one.size_bytes)
+    assert not made[1].withheld
+    all_of_it = await results.publish(WORK, toy_card(), IMAGES, lambda: False, withheld=range(3))
+    assert [one.withheld for one in all_of_it] == [True] * 3
+    results.close()
+
+
+async def test_a_withheld_picture_does_not_end_the_sweep(
+    store: DictStore, results: Results
+) -> None:
+    """Index 1 fails to be stored; index 0 was never there to be deleted."""
+    with pytest.raises(ExecutionError):
+        await results.publish(small(), toy_card(), IMAGES, lambda: False, withheld={0})
+    await swept(results)
+    assert store.objects == {}
+
+
 PRETTY = ImageSpec(
     prompt='a "red" circle, 円',
     negative_prompt="blue",
@@ -151,3 +187,20 @@ def test_the_bytes_depend_on_nothing_else() -> None:
     strided = np.repeat(PIXELS, 2, axis=1)[:, ::2]  # another memory layout
     assert png(strided, 0) == first
     assert png(PIXELS, 1) != first
+
+
+def test_what_a_picture_was_made_from_is_told_without_its_tenant() -> None:
+    digest = hashlib.sha256(b"a picture").hexdigest()
+    output = ImageOutput(crop=Crop(0, 1, 8, 4), resize=Resize(0, 32))
+    spec = replace(
+        PRETTY, output=output, strength=0.5,
+        init_image=f"inputs/acme/{digest}.png", mask_image="results/acme/gen-0/4/1.webp",
+    )  # fmt: skip
+    told = parameters_of(spec, 0, toy_card())
+    assert told["init_image"] == f"sha256:{digest}"
+    assert (told["mask_image"], told["strength"]) == ("results/gen-0/4/1.webp", 0.5)
+    assert told["crop"] == {"x": 0, "y": 1, "width": 8, "height": 4}
+    assert told["resize"] == {"height": 32} and told["size"] == "16x8"
+    clip = VideoSpec("p", "", 64, 64, 1, 1.0, 0, 8, 8, "ddim", first_frame=spec.init_image)
+    assert parameters_of(clip, 0, toy_card())["first_frame"] == f"sha256:{digest}"
+    assert "acme" not in str(told)

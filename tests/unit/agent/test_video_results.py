@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
@@ -11,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from agent.results import Results, object_key
 from agent.work import Attempt, AttemptCancelledError, Work
@@ -34,7 +36,8 @@ class StreamStore:
         self.tries = 0
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
-        raise AssertionError("a video is streamed")
+        assert content_type == "image/jpeg", "a video is streamed"
+        self.objects[key] = (content_type, data)
 
     def put_stream(
         self, key: str, pieces: Callable[[], Iterable[bytes]], content_type: str
@@ -105,6 +108,32 @@ async def test_nothing_is_told_of_how_it_was_made_where_nobody_wants_that() -> N
     result = await publish(store, work(omit_metadata=True))
     data = store.objects[result.object_key][1]
     assert b"a film" not in data and b"ddim" not in data
+
+
+async def test_a_small_picture_of_the_first_frame_lies_beside_it() -> None:
+    store, clip = StreamStore(), frames()
+    clip[0], clip[0, :, 32:] = (200, 30, 30), (30, 30, 200)
+    result = await publish(store, work(thumbnail_size=16), clip)
+    assert result.thumbnail_key == "results/local/gen-1/3/0.small.jpg"
+    kind, data = store.objects[result.thumbnail_key]
+    image = Image.open(io.BytesIO(data))
+    assert (kind, image.format, image.size) == ("image/jpeg", "JPEG", (16, 16))
+    left, right = image.getpixel((2, 8)), image.getpixel((13, 8))
+    assert left[0] > 150 > left[2] and right[2] > 150 > right[0]
+
+
+async def test_a_film_whose_small_picture_was_not_taken_is_swept() -> None:
+    class Half(StreamStore):
+        def put(self, key: str, data: bytes, content_type: str) -> None:
+            super().put(key, data, content_type)
+            raise UnavailableError("the object store is away")
+
+    store = Half()
+    results = Results(store)
+    with pytest.raises(ExecutionError):
+        await results.publish(work(thumbnail_size=16), CARD, frames()[np.newaxis], lambda: False)
+    await asyncio.to_thread(results._threads.shutdown)
+    assert not store.objects
 
 
 async def test_a_broken_upload_begins_again_with_the_first_frame() -> None:
