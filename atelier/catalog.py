@@ -140,6 +140,24 @@ class TextFormat:
 
 
 @dataclass(frozen=True)
+class LatentPreview:
+    """Latents to small pictures without a decoder, for progress: a linear map, fitted at export.
+
+    A pixel in 0..1 is bias + the sum over channels of latent * factors[channel], to be clipped; one
+    for each place of the latents, which are those that go into the VAE decoder (or the denoiser's
+    guess of them, `denoised`). Where a clip's frames lie in the channels (latents.frames is 0 and
+    output_frames is not), `factors` are of one frame: channel = frame * len(factors) + c.
+
+    factors: (C, 3): what a channel adds to red, green and blue.
+    psnr: dB of previews against pictures averaged down, of prompts that were not fitted to.
+    """
+
+    factors: tuple[tuple[float, float, float], ...]
+    bias: tuple[float, float, float]
+    psnr: float = 0.0
+
+
+@dataclass(frozen=True)
 class Profile:
     """What one shape costs on the device that it was measured on."""
 
@@ -186,6 +204,7 @@ class ModelCard:
     # The denoiser again, cut for a gang: Triton models that make one step when they are called in
     # this order, each fed by name with what came before -> bytes of its weights.
     parts: Mapping[str, int] = field(default_factory=dict)
+    preview: LatentPreview | None = None  # None in cards written before there were previews
 
     @property
     def safety(self) -> Safety | None:
@@ -247,6 +266,7 @@ def _card(data: dict[str, Any]) -> ModelCard:
     if unknown := sorted(set(data["samplers"]) - set(SAMPLERS)):
         raise ValueError(f"model card: no such samplers: {', '.join(unknown)}")
     components = Components(**data["components"], safety=_safety(data))
+    latents = LatentFormat(**data["latents"])
     return ModelCard(
         name=data["name"],
         description=data["description"],
@@ -256,7 +276,7 @@ def _card(data: dict[str, Any]) -> ModelCard:
         engine=data["engine"],
         components=components,
         schedule=NoiseSchedule(**data["schedule"]),
-        latents=LatentFormat(**data["latents"]),
+        latents=latents,
         text=TextFormat(**data["text"]),
         max_rows=data["max_rows"],
         limits=limits,
@@ -268,7 +288,24 @@ def _card(data: dict[str, Any]) -> ModelCard:
         profiles=profiles,
         weights=_weights(data, components),
         parts=dict(data.get("parts", {})),
+        preview=_preview(data, latents),
     )
+
+
+def _preview(data: dict[str, Any], latents: LatentFormat) -> LatentPreview | None:
+    """The [preview] table, which cards written before it was there lack."""
+    if "preview" not in data:
+        return None
+    table = data["preview"]
+    factors = tuple((float(r), float(g), float(b)) for r, g, b in table["factors"])
+    red, green, blue = table["bias"]
+    in_channels = latents.output_frames if latents.output_frames and not latents.frames else 1
+    if len(factors) * in_channels != latents.channels:
+        raise ValueError(
+            f"model card: preview.factors has {len(factors)} rows, and the latents"
+            f" {latents.channels // in_channels} channels"
+        )
+    return LatentPreview(factors, (float(red), float(green), float(blue)), table.get("psnr", 0.0))
 
 
 def _safety(data: dict[str, Any]) -> Safety | None:

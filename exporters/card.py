@@ -16,6 +16,7 @@ from exporters.errors import CheckpointError
 from exporters.gate import Figure, Pictures
 from exporters.measure import THREADS, Cost
 from exporters.offer import Offer
+from exporters.preview import Preview
 from exporters.spec import ExportSpec
 from exporters.toml import to_toml
 
@@ -62,6 +63,7 @@ class Facts:
     figures: Sequence[Figure]
     int8: Mapping[str, Mapping[str, float]]  # of what was quantized, in place of its figures
     pictures: Pictures
+    preview: Preview
     files: Mapping[str, str]
     second_ids: int = 0
     parts: Mapping[str, int] = field(default_factory=dict)
@@ -164,6 +166,7 @@ def render(facts: Facts) -> str:
             "downscale": spec.downscale,
             **_set(frames=spec.frames, output_frames=spec.output_frames, masking=spec.masking),
         },
+        "preview": facts.preview.table,
         "text": {
             "tokens": spec.tokens,
             "width": spec.width,

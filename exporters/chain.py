@@ -1,4 +1,4 @@
-"""The whole chain, prompts to pictures: ours against diffusers, and what INT8 learns from.
+"""The whole chain, prompts to pictures: ours against diffusers; what INT8 and previews learn from.
 
 Both start from the same noise and use the same scheduler's numbers. A large model is compared at a
 quarter of its size and in two steps, because a step of it takes a CPU minutes.
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from exporters import int8, int8_gate
+from exporters import int8, int8_gate, preview
 from exporters.gate import Array, Pictures, compare_pictures
 from exporters.job import Job
 from exporters.measure import open_session
@@ -27,10 +27,10 @@ GUIDANCE = 1.5
 MOST_STEPS = 20
 FEW_STEPS = 4  # of models that were distilled for few
 LARGE_BYTES = 200_000_000  # of a denoiser's weights on disk
-LARGE_STEPS, LARGE_SHARE = 2, 4
+LARGE_STEPS, LARGE_SHARE, LARGE_PROMPTS = 2, 4, 4
 QUANTIZED = ("denoiser", "vae_decoder")
 CALIBRATION_SEED = 11
-# What INT8 is calibrated on; drawn as one batch, and PROMPTS is what it has not seen.
+# What INT8 and previews are fitted to, INT8 as one batch; PROMPTS is what they have not seen.
 CALIBRATION_PROMPTS = (
     "a green circle on a white background",
     "a small red ring at the left on a yellow background",
@@ -51,7 +51,7 @@ class Chain:
         self._job, self._family, self._spec = job, job.family, job.spec
         denoiser = self._family.graphs["denoiser"].parts(job.checkpoint)[0]
         files = job.checkpoint.weight_files(denoiser)
-        large = sum(file.stat().st_size for file in files) > LARGE_BYTES
+        self.large = large = sum(file.stat().st_size for file in files) > LARGE_BYTES
         unit, share = self._spec.downscale * job.multiple, LARGE_SHARE if large else 1
         self.width, self.height = (max(unit, s // share // unit * unit) for s in job.shapes[0])
         few = MOST_STEPS if self._family.guided else FEW_STEPS
@@ -88,6 +88,21 @@ class Chain:
             likenesses[role] = int8_gate.compare(paths[role], target, unseen[role])
             int8_gate.require(likenesses[role])
         return likenesses
+
+    def preview(self, paths: Mapping[str, Path], tell: Tell) -> preview.Preview:
+        """The map from latents to small pictures, fitted to CALIBRATION_PROMPTS."""
+        sessions: dict[str, Any] = {r: open_session(paths[r]) for r in paths if _drawing(r)}
+        decoder = sessions["vae_decoder"] = int8.Recorder(sessions["vae_decoder"])
+        prompts = CALIBRATION_PROMPTS[: LARGE_PROMPTS if self.large else None]
+        learnt = []
+        for k in range(0, len(prompts), len(PROMPTS)):  # no more rows at once than compare draws
+            tell(k / (len(prompts) + len(PROMPTS)), "drawing")
+            images = self._draw(sessions, prompts[k : k + len(PROMPTS)], CALIBRATION_SEED + k)
+            latents = decoder.feeds[-1]["latents"]
+            noised = preview.noised(latents, CALIBRATION_SEED + k)
+            learnt += [(latents, images), (noised, decoder.run(None, {"latents": noised})[0])]
+        images = self._draw(sessions, PROMPTS, SEED)
+        return preview.fit(learnt, [(decoder.feeds[-1]["latents"], images)], self._spec)
 
     def _feeds(
         self, paths: Mapping[str, Path], prompts: Sequence[str], seed: int

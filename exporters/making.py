@@ -20,6 +20,7 @@ from exporters.int8_gate import Likeness
 from exporters.job import Job
 from exporters.measure import ROWS, Cost, Shape, in_words, measure
 from exporters.precision import halve
+from exporters.preview import Preview
 from exporters.progress import Show
 from exporters.spec import MODEL_FILE, Component
 from exporters.to_onnx import export_onnx
@@ -144,6 +145,19 @@ def compare_pictures(job: Job, made: Made, show: Show) -> Pictures:
         bar.note = f"PSNR {pictures.psnr:.1f} dB, {pictures.how}{_kept(kept)}"
     require([pictures])
     return pictures
+
+
+def fit_preview(job: Job, made: Made, show: Show) -> Preview:
+    """What the card says of latents as small pictures, for progress."""
+    with show.stage("latents as small pictures, for progress") as bar:
+
+        def make(_: Path) -> dict[str, Any]:
+            return asdict(Chain(job).preview(made.paths, bar.at))
+
+        _, result, kept = job.stages.run("preview", _drawing_inputs(job, made), make)
+        preview = Preview(**result)
+        bar.note = f"PSNR {preview.psnr:.1f} dB, {preview.how}{_kept(kept)}"
+    return preview
 
 
 def quantize(job: Job, made: Made, show: Show) -> None:

@@ -22,6 +22,7 @@ from exporters.job import Job, Request, settle
 from exporters.making import Made
 from exporters.measure import Cost
 from exporters.pbtxt import CONFIG_FILE, render
+from exporters.preview import Preview
 from exporters.progress import Show
 from exporters.spec import MODEL_FILE, MODEL_VERSION, Component, ExportSpec
 from exporters.stages import full_disk, is_full
@@ -58,10 +59,11 @@ def _export(job: Job, show: Show) -> str:
     if request.precision == "int8":
         making.quantize(job, made, show)
     pictures = making.compare_pictures(job, made, show)
+    preview = making.fit_preview(job, made, show)
     parts = making.cut(job, made, show) if request.parts > 1 else {}
     plans = making.plans(job, made, show) if request.engine != "onnxruntime" else {}
     costs = making.costs(job, made, show)
-    version = _publish(job, made, pictures, parts, plans, costs, show)
+    version = _publish(job, made, pictures, preview, parts, plans, costs, show)
     job.stages.clear()
     return version
 
@@ -70,6 +72,7 @@ def _publish(
     job: Job,
     made: Made,
     pictures: Pictures,
+    preview: Preview,
     parts: _Folders,
     plans: _Folders,
     costs: Mapping[str, Mapping[str, Cost]],
@@ -111,6 +114,7 @@ def _publish(
                 figures=made.figures,
                 int8=made.int8,
                 pictures=pictures,
+                preview=preview,
                 files=files,
                 second_ids=job.second_ids,
                 source=_source(job, made),

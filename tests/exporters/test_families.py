@@ -151,3 +151,7 @@ def test_the_committed_entries_are_what_the_command_writes(name: str, tmp_path: 
     assert written.limits == committed.limits
     assert written.weights == committed.weights
     assert (written.samplers, written.presets) == (committed.samplers, committed.presets)
+    assert written.preview and committed.preview
+    # Another processor's last digits may move the fourth decimal.
+    assert written.preview.factors == pytest.approx(committed.preview.factors, abs=1e-3)
+    assert written.preview.bias == pytest.approx(committed.preview.bias, abs=1e-3)

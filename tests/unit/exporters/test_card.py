@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from atelier.catalog import SAMPLERS, ModelCard
+from atelier.catalog import SAMPLERS, LatentPreview, ModelCard
 from atelier.spec import VideoSpec
 from exporters import card
 from exporters.errors import CheckpointError
 from exporters.gate import Figure, Pictures, Threshold
 from exporters.measure import Cost
 from exporters.offer import KNOWN
+from exporters.preview import Preview
 from exporters.spec import ExportSpec
 
 SPEC = ExportSpec("tiny-image", tokens=32, width=64, channels=4, downscale=4, encodes=True)
@@ -59,6 +60,7 @@ FACTS = card.Facts(
     ],
     int8={"tiny_image__vae_decoder.images": {"psnr": 46.5}},
     pictures=Pictures(51.234, 2.0, 40.0, "64x64, 20 steps"),
+    preview=Preview([[0.1, 0.2, -0.3]] * 4, [0.5, 0.4, 0.6], 16.7, "by four draws"),
     files={"tiny_image__denoiser/1/model.onnx": "0123"},
     source={"licence": "apache-2.0", "tools": {"torch": "2.13.0"}},
     precision={"name": "fp16", "kept_in_fp32": ['LayerNorm: "sums"']},
@@ -87,6 +89,16 @@ def test_readers_get_back_what_was_written():
     assert made.max_rows == SPEC.max_batch_size
     assert dict(made.weights) == WEIGHTS
     assert dict(made.parts) == {}
+    assert made.preview == LatentPreview(((0.1, 0.2, -0.3),) * 4, (0.5, 0.4, 0.6), 16.7)
+
+
+def test_a_card_without_a_preview_has_none_and_one_of_other_channels_is_refused():
+    text = card.render(FACTS)
+    start, end = text.index("[preview]"), text.index("[text]")
+
+    assert ModelCard.parse(text[:start] + text[end:]).preview is None
+    with pytest.raises(ValueError, match="preview[.]factors has 4 rows, and the latents 8 channels"):
+        ModelCard.parse(text.replace("channels = 4", "channels = 8"))
 
 
 def test_what_was_quantized_is_told_by_its_own_figures():
@@ -137,7 +149,7 @@ def test_resident_is_what_was_measured_and_at_least_the_weights():
     [
         replace(SPEC, ids=77, tokens=78, masking="blend"),
         replace(SPEC, frames=3, output_frames=9, encodes=False),
-        replace(SPEC, output_frames=8, masking="concat"),
+        replace(SPEC, channels=32, output_frames=8, masking="concat"),
         replace(SPEC, names={"vae_decoder": "other__vae_decoder"}),
     ],
     ids=["pooled", "clip", "stacked", "shared"],
