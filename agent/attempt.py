@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from agent.checkpoint import UPLOAD_SECONDS, Checkpoint, Checkpoints, print_of
 from agent.denoising import Denoising
 from agent.results import Results
+from agent.safety import withheld
 from agent.sampler import Floats, noise, plan
 from agent.step_loop import StepLoop
 from agent.text import PromptIds
@@ -124,11 +125,12 @@ class AttemptRun:
         latents = await self._denoise(embeddings)
         self._go_on(Phase.DECODING, step=spec.steps)
         images = await self._decode(latents)
+        unsafe = await withheld(self._triton, self.card, images)
         self._leave(self)
         self._tell(Released(self.work.attempt))
         self._go_on(Phase.UPLOADING, step=spec.steps)
         results = await self._results.publish(
-            self.work, self.card, images, cancelled=lambda: self._cancelled
+            self.work, self.card, images, lambda: self._cancelled, withheld=unsafe
         )
         provenance = Provenance(
             self.card.version, self.card.engine, spec.sampler, self.work.attempt.device_id

@@ -161,6 +161,19 @@ class Triton:
             parts.append(answer["images"])
         return np.concatenate(parts)
 
+    async def check(self, card: ModelCard, pictures: NDArray[np.uint8]) -> Floats:
+        """The safety checker's scores: uint8 (N, H, W, 3) -> float32 (N), N at most max_rows."""
+        checker, count = card.safety, len(pictures)
+        assert checker is not None
+        answer = await self._infer(
+            card, checker.model, {checker.input: pictures}, (checker.output,), INFER_SECONDS
+        )
+        scores = answer[checker.output]
+        fits = scores.dtype == np.float32 and scores.shape in ((count,), (count, 1))
+        if not fits or not np.isfinite(scores).all():
+            raise malformed(checker.model, f"{checker.output} is {scores.dtype} {scores.shape}")
+        return scores.reshape(count)
+
     async def close(self) -> None:
         """Unregister what is shared, and close the channel; calls under way fail."""
         await self._shared.close()

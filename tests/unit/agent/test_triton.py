@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -12,6 +13,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from agent.triton import LOAD_SECONDS, Triton
 from agent.triton_errors import classify
+from atelier.catalog import Safety
 from atelier.errors import ExecutionError
 from tests.support.cards import toy_card
 
@@ -104,3 +106,28 @@ async def test_a_load_that_takes_too_long_says_so(scripted: Scripted) -> None:
         await scripted.load(CARD, ENCODER)
     assert failed.value.reason == "LOAD_TIMEOUT"
     assert scripted.calls == [("RepositoryModelLoad", LOAD_SECONDS + 10 * CARD.load_seconds)]
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        np.zeros((2, 2), np.float32),
+        np.zeros(1, np.float32),
+        np.zeros(2, np.int64),
+        np.array([0, np.nan], np.float32),
+    ],
+)
+async def test_a_checker_s_answer_counts_only_as_one_score_a_picture(scores: Any) -> None:
+    class Checking(Scripted):
+        async def _infer(self, *_: Any) -> Any:
+            return {"unsafe": scores}
+
+    triton, guard = Checking(), replace(CARD.components, safety=Safety("guard"))
+    pictures = np.zeros((2, 8, 8, 3), np.uint8)
+    with pytest.raises(ExecutionError) as failed:
+        await triton.check(replace(CARD, components=guard), pictures)
+    assert (failed.value.reason, failed.value.retryable) == ("INVALID_OUTPUT", False)
+    scores = np.array([[0.25], [7]], np.float32)
+    found = await triton.check(replace(CARD, components=guard), pictures)
+    assert found.tolist() == [0.25, 7]
+    await triton.close()
