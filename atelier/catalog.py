@@ -102,6 +102,7 @@ class LatentFormat:
         something new is wanted, and `known`, what the next latents are elsewhere (sampler.Plan
         says at which level). "concat": `mask`, and in `known` the latents of the picture with
         the masked part grey; for text to image, a mask of ones and a grey picture.
+    first_frame: whether a clip can begin with a given picture.
     """
 
     channels: int
@@ -109,6 +110,7 @@ class LatentFormat:
     frames: int = 0
     output_frames: int = 0
     masking: str = ""
+    first_frame: bool = False
 
     def shape(self, width: int, height: int) -> tuple[int, ...]:
         """Of one row's latents, for pixels of this width and height."""
