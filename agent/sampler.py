@@ -64,6 +64,7 @@ class Plan:
     levels: float32 (K + 1, 2), (A, S) of the latents before each step, and after the last. What is
         to look like latents of step k (a picture to start from, what lies outside of a mask) is
         A*x0 + S*noise with row k.
+    first: the step that it begins with, where a picture to start from saves those before.
     """
 
     timesteps: Floats
@@ -71,14 +72,15 @@ class Plan:
     initial_scale: float
     noise_scales: Floats
     levels: Floats
+    first: int = 0
 
     @property
     def steps(self) -> int:
         return len(self.timesteps)
 
 
-def plan(schedule: NoiseSchedule, sampler: str, steps: int) -> Plan:
-    """The table of `sampler` in `steps` steps.
+def plan(schedule: NoiseSchedule, sampler: str, steps: int, first: int = 0) -> Plan:
+    """The table of `sampler` in `steps` steps, to be begun at step `first`.
 
     Raises:
         ValueError: the sampler is unknown or not for this model, the steps are out of range, or the
@@ -87,6 +89,8 @@ def plan(schedule: NoiseSchedule, sampler: str, steps: int) -> Plan:
     """
     if not 1 <= steps <= schedule.train_timesteps:
         raise ValueError(f"steps must be 1 to {schedule.train_timesteps}, not {steps}")
+    if not 0 <= first < steps:
+        raise ValueError(f"of {steps} steps, the first to be made must be 0 to {steps - 1}")
     way = grid(schedule, sampler, steps)
     if (sampler in FLOW_SAMPLERS) != (schedule.prediction == "flow"):
         raise ValueError(f"{sampler} is not for a model that predicts {schedule.prediction}")
@@ -104,7 +108,7 @@ def plan(schedule: NoiseSchedule, sampler: str, steps: int) -> Plan:
         a, b = _deterministic(way)
         c = np.zeros(steps)
         if sampler.startswith("dpmpp_2m"):
-            b, c = _second_order(way, b)
+            b, c = _second_order(way, b, first)
     table = np.stack([np.ones(steps), p, q, a, b, c], axis=1)
     initial_scale = 1.0
     if sampler.startswith("euler") and schedule.timestep_spacing != "leading":
@@ -116,6 +120,7 @@ def plan(schedule: NoiseSchedule, sampler: str, steps: int) -> Plan:
         initial_scale,
         noise_scales.astype(np.float32),
         way.levels.astype(np.float32),
+        first,
     )
 
 
@@ -151,7 +156,7 @@ def _ancestral(way: Grid) -> tuple[Doubles, Doubles, Doubles]:
     return alpha_next / alpha * down / sigma, alpha_next * (1 - down / sigma), alpha_next * up
 
 
-def _second_order(way: Grid, b: Doubles) -> tuple[Doubles, Doubles]:
+def _second_order(way: Grid, b: Doubles, first: int) -> tuple[Doubles, Doubles]:
     """b and c where D is replaced by D + (D - D_prev)/(2r), r = the last step's length over this
     one's in lambda = log(A/S); the first step has no D_prev, the last has no length."""
     if len(b) < 3:
@@ -160,6 +165,7 @@ def _second_order(way: Grid, b: Doubles) -> tuple[Doubles, Doubles]:
     lengths = np.diff(lambdas)  # of all steps but the last
     share = np.zeros_like(b)
     share[1:-1] = lengths[1:] / lengths[:-1] / 2
+    share[first] = 0.0
     return b * (1 + share), -b * share
 
 

@@ -8,13 +8,16 @@ theirs loses by itself: Euler's latents start at 4096 times unit size where ther
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from agent.sampler import noise, plan, renewal
+from agent.start import first_latents
 from atelier.catalog import FLOW_SAMPLERS, SAMPLERS, NoiseSchedule
+from atelier.spec import steps_of
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -84,18 +87,32 @@ def model(x: Any, t: Any) -> Any:
     return torch.tanh(1.3 * x + 0.2 * torch.roll(x, 1, -1)) * (0.5 + 0.5 * float(t) / 1000)
 
 
-def worst_error(sampler: str, of: NoiseSchedule, steps: int) -> float:
-    """The largest relative difference of next latents over all steps."""
-    theirs, ours = reference(sampler, of), plan(of, sampler, steps)
+def worst_error(sampler: str, of: NoiseSchedule, steps: int, first: int | None = None) -> float:
+    """The largest relative difference of next latents over all steps, and of the first latents.
+
+    first: of an image to image, the step that it begins with.
+    """
+    theirs, ours = reference(sampler, of), plan(of, sampler, steps, first or 0)
     theirs.set_timesteps(steps)
     if hasattr(theirs, "set_begin_index"):
-        theirs.set_begin_index(0)  # else a timestep that comes twice is taken for its second
+        # else a timestep that comes twice is taken for its second
+        theirs.set_begin_index(ours.first)
     np.testing.assert_allclose(ours.timesteps, theirs.timesteps.numpy(), rtol=1e-6)
     in_y = sampler.startswith("euler")  # theirs works on y = x/A
-    their_x = torch.from_numpy(noise(3, 0, SHAPE)) * getattr(theirs, "init_noise_sigma", 1.0)
-    x = torch.from_numpy(noise(3, 0, SHAPE)) * ours.initial_scale
-    before, worst = torch.zeros(SHAPE), 0.0
-    for k, t in enumerate(theirs.timesteps):
+    fresh, worst = noise(3, 0, SHAPE), 0.0
+    their_x = torch.from_numpy(fresh) * getattr(theirs, "init_noise_sigma", 1.0)
+    picture = None if first is None else 0.8 * noise(5, 0, SHAPE)
+    x = torch.from_numpy(first_latents(ours, fresh, picture, masked=False))
+    if picture is not None:
+        add = theirs.scale_noise if sampler == "flow_euler" else theirs.add_noise
+        given, drawn = torch.from_numpy(picture), torch.from_numpy(fresh)
+        at = theirs.timesteps[ours.first][None]
+        their_x = add(given, at, drawn) if sampler == "flow_euler" else add(given, drawn, at)
+        vp = (1 + float(theirs.sigmas[ours.first]) ** 2) ** 0.5 if in_y else 1.0
+        worst = float((x - their_x / vp).abs().max()) / float((their_x / vp).abs().max())
+        x = their_x / vp
+    before = torch.zeros(SHAPE)
+    for k, t in list(enumerate(theirs.timesteps))[ours.first :]:
         rounding = HALF_ULP * float(their_x.abs().max()) if of.zero_terminal_snr else 0.0
         given = theirs.scale_model_input(their_x, t) if in_y else their_x
         m = model(given, t)
@@ -133,10 +150,40 @@ def test_every_step_is_diffusers_step(sampler: str, kind: str, prediction: str) 
     assert {steps: error for steps, error in errors.items() if not error <= MOST} == {}
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("kind", SCHEDULES)
+@pytest.mark.parametrize("sampler", DIFFUSION)
+def test_from_a_picture_it_is_diffusers_too(sampler: str, kind: str, prediction: str) -> None:
+    """From every step of some plans: the latents that it begins with, and each step from there.
+
+    DPM-Solver's first is of first order, wherever it is.
+    """
+    of = schedule(prediction, **SCHEDULES[kind])
+    if kind == "zero-snr" and prediction == "epsilon" and sampler in ("ddim", "lcm"):
+        pytest.skip("cannot be sampled")
+    errors = {
+        (steps, first): worst_error(sampler, of, steps, first)
+        for steps in (1, 2, 5, 20)
+        for first in range(0, steps, max(1, steps // 5))
+    }
+    assert {which: error for which, error in errors.items() if not error <= MOST} == {}
+
+
+@pytest.mark.parametrize("steps", [1, 4, 10, 50, 100])
+def test_a_strength_leaves_the_steps_that_it_leaves_in_diffusers(steps: int) -> None:
+    pipeline = SimpleNamespace(scheduler=diffusers.DDIMScheduler())
+    pipeline.scheduler.set_timesteps(steps)
+    get_timesteps = diffusers.StableDiffusionImg2ImgPipeline.get_timesteps
+    for percent in range(1, 101):
+        _, left = get_timesteps(pipeline, steps, percent / 100, "cpu")
+        assert steps_of(steps, percent / 100) == left
+
+
 @pytest.mark.parametrize("shift", [1.0, 3.0, 8.0])
 def test_flow_matching_is_diffusers_too(shift: float) -> None:
     of = NoiseSchedule(train_timesteps=1000, prediction="flow", shift=shift)
     assert max(worst_error("flow_euler", of, steps) for steps in STEPS) <= MOST
+    assert max(worst_error("flow_euler", of, 10, first) for first in range(10)) <= MOST
 
 
 def test_a_sampler_of_the_other_kind_is_refused() -> None:
