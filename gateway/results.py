@@ -19,9 +19,12 @@ class Results:
         self._lifetime = url_lifetime_seconds
 
     async def complete(self, generation: pb.Generation, *, inline: bool) -> pb.Generation:
-        """Fill in each result's URL, and its bytes where they are wanted. Returns its argument."""
+        """Fill in each result's URL, and its bytes where they are wanted; what is withheld has
+        none. Returns its argument."""
         room = MAX_INLINE_TOTAL
         for result in generation.results:
+            if result.withheld:
+                continue
             result.url, expiry = self._store.presign(result.object_key, self._lifetime)
             if result.thumbnail_key:
                 result.thumbnail_url, _ = self._store.presign(result.thumbnail_key, self._lifetime)

@@ -6,12 +6,12 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 import grpc
 import urllib3
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -21,6 +21,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.text import Text
 
 from atelier import rpc
 from atelier.cli import files, picture, problems
@@ -86,12 +87,16 @@ async def _keep(
     if generation.state != generation_pb2.GENERATION_STATE_SUCCEEDED:
         raise problems.of_generation(generation)
     prompt = generation.video.prompt or generation.image.prompt
-    written = files.paths(out, prompt, generation)
-    for path, result in zip(written, generation.results, strict=True):
+    written = []
+    for path, result in zip(files.paths(out, prompt, generation), generation.results, strict=True):
+        if result.withheld:
+            _say(console, f"result {result.index} was withheld by the safety checker")
+            continue
         content = result.inline_data or await asyncio.to_thread(_download, result)
         if hashlib.sha256(content).hexdigest() != result.sha256:
             raise problems.ProblemError([f"result {result.index} was damaged on its way here"])
         files.write(path, content)
+        written.append(path)
         if result.content_type.startswith("image/"):
             picture.show(console, content, _means(console))
         length = f"  {result.duration_seconds:g} s of {result.codec}" if result.frames else ""
@@ -101,6 +106,9 @@ async def _keep(
             soft_wrap=True,
             highlight=False,
         )
+    if not written:
+        line = f"all of it was withheld by the safety checker of {generation.model}"
+        raise problems.ProblemError([line, "try another prompt, or another seed"])
     return written
 
 
@@ -144,7 +152,7 @@ class _Course:
             TextColumn("{task.fields[count]}"), TimeElapsedColumn(),
         )  # fmt: skip
         pauses = iter(AGAIN_SECONDS)
-        with Progress(*columns, console=self._console, transient=True) as progress:
+        with _Bar(*columns, console=self._console, transient=True) as progress:
             bar = progress.add_task("asking", total=None, count="")
             while True:
                 try:
@@ -169,8 +177,23 @@ class _Course:
         return problem
 
 
-def _show(progress: Progress, bar: TaskID, generation: generation_pb2.Generation) -> None:
+class _Bar(Progress):
+    """A progress bar below a picture of what there is so far, both in place."""
+
+    preview: Text | None = None
+    preview_step = 0
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self.preview:
+            yield self.preview
+        yield from super().get_renderables()
+
+
+def _show(progress: _Bar, bar: TaskID, generation: generation_pb2.Generation) -> None:
     at = generation.progress
+    if at.preview and at.preview_step != progress.preview_step:
+        progress.preview_step = at.preview_step
+        progress.preview = picture.small(progress.console, at.preview, _means(progress.console))
     steps = at.phase >= Phase.PHASE_DENOISING and at.total_steps > 0
     progress.update(
         bar,

@@ -15,6 +15,7 @@ from rich.text import Text
 Means = Literal["kitty", "iterm2", "blocks", "none"]
 COLUMNS = 32  # of a picture drawn by the terminal itself; a cell is about twice as high as wide
 MOST_COLUMNS = 64  # of one drawn in half blocks, two pixels a cell
+BAR_ROWS = 3  # left free below a picture that a progress bar stands under
 _KITTY_CHUNK = 4096  # bytes of base64 in one escape sequence, by its protocol
 
 
@@ -51,6 +52,17 @@ def show(console: Console, file: bytes, means: Means) -> None:
         console.file.write(code)
     console.file.write("\n")
     console.file.flush()
+
+
+def small(console: Console, file: bytes, means: Means) -> Text | None:
+    """A picture to stand above a progress bar; in blocks everywhere, since only text can be drawn
+    in the same place again. None where no picture can be shown."""
+    if means == "none" or console.color_system not in ("256", "truecolor"):
+        return None
+    with Image.open(BytesIO(file)) as picture:
+        rows = max(2, console.height - BAR_ROWS)  # of two pixels each, about as wide as high
+        columns = min(COLUMNS, console.width, rows * 2 * picture.width // picture.height)
+        return blocks(picture.convert("RGB"), max(1, columns))
 
 
 def kitty(png: bytes) -> Iterator[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from io import StringIO
+from hashlib import sha256
+from io import BytesIO, StringIO
+from pathlib import Path
 
 import grpc
 import pytest
 from grpc.aio import AioRpcError, Metadata
+from PIL import Image
 from rich.console import Console
 
 from atelier.cli import generate as module
@@ -61,6 +64,51 @@ async def test_what_will_not_pass_is_told_at_once(course: _Course) -> None:
     with pytest.raises(ProblemError, match="why") as caught:
         await course.follow(calls)
     assert (caught.value.status, len(caught.value.lines)) == (BAD_INPUT, 1)
+
+
+def a_picture(color: str) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (64, 64), color).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+async def test_previews_are_seen_on_terminals_only(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+    async def call() -> AsyncIterator[pb.GenerateResponse]:
+        for step, color in enumerate(("red", "red", "blue"), 1):
+            now = pb.Progress(phase=pb.PHASE_DENOISING, step=step, total_steps=3)
+            now.preview, now.preview_step = a_picture(color), max(1, step - 1) if step < 3 else 3
+            yield pb.GenerateResponse(generation=pb.Generation(state=RUNNING, progress=now))
+        yield pb.GenerateResponse(generation=pb.Generation(state=SUCCEEDED))
+
+    system = "truecolor" if terminal else None
+    console = Console(
+        file=StringIO(), force_terminal=terminal, color_system=system, width=80, height=24
+    )  # fmt: skip
+    done = await _Course("127.0.0.1:1", console).follow(call)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert done.state == SUCCEEDED
+    # The last one shown is the last one that came; JPEG's blue is not quite blue.
+    assert ("38;2;0;0;254" in shown) is terminal and ("▀" in shown) is terminal
+
+
+async def test_what_is_withheld_is_told_and_the_rest_written(tmp_path: Path) -> None:
+    file = a_picture("red")
+    kept = pb.Result(
+        index=1, content_type="image/jpeg", inline_data=file, sha256=sha256(file).hexdigest()
+    )
+    made = pb.Generation(id="0193", state=SUCCEEDED, results=[pb.Result(withheld=True), kept])
+    console = Console(file=StringIO())
+    [written] = await module._keep(made, tmp_path, console, 1.0)
+    assert (written.read_bytes(), written.parent) == (file, tmp_path)
+    assert "result 0 was withheld" in console.file.getvalue()  # type: ignore[attr-defined]
+    del made.results[1]
+    with pytest.raises(ProblemError, match="all of it was withheld"):
+        await module._keep(made, tmp_path, console, 1.0)
 
 
 @pytest.mark.parametrize(
