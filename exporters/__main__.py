@@ -1,7 +1,6 @@
 """The exporter's commands: a checkpoint becomes a served model.
 
-`atelier export`, `atelier profile` and `atelier models` hand their words on to here; so does
-`python -m exporters`.
+`atelier export`, `atelier profile` and `atelier models` hand their words on to here.
 """
 
 from __future__ import annotations
@@ -95,6 +94,7 @@ def profile(
     from exporters.progress import Show
 
     sizes = [parse_size(text) for text in shapes.split(",") if text]
+    _open(repository)
     try:
         measure(repository, model, sizes, device or f"a CPU ({platform.machine()})", Show(console))
     except (ExportError, OSError) as error:
@@ -107,7 +107,11 @@ def list_models(repository: Repository = HERE) -> None:
     """Show every model of the repository, and what models share."""
     from exporters.repository import cards, folders_of
 
+    _open(repository)
     found = list(cards(repository).values())
+    if not found:
+        complain(f"{repository}: no model cards (*.toml); `atelier export` writes one")
+        raise typer.Exit(1)
     table = Table(box=None, pad_edge=False)
     for column in ("model", "family", "engine", "resident", "shapes", "samplers", "shared with"):
         table.add_column(column)
@@ -146,6 +150,7 @@ def remove(
     from exporters.errors import ExportError
     from exporters.repository import remove as remove_model
 
+    _open(repository)
     try:
         gone = remove_model(repository, model)
     except ExportError as error:
@@ -168,9 +173,21 @@ def complain(line: str) -> None:
     console.print(f"[red]{escape(line)}[/]", soft_wrap=True)
 
 
+def _open(repository: Path) -> None:
+    """Refuse what is no folder, and finish what a killed export left half moved in."""
+    from exporters.publishing import recover
+
+    if not repository.is_dir():
+        complain(f"--repository {repository}: no such folder; name the folder of the model cards")
+        raise typer.Exit(1)
+    for card in recover(repository):
+        console.print(f"{card}: an interrupted export is now published", soft_wrap=True)
+
+
 def _verify(repository: Path, model: str) -> None:
     from exporters.repository import problems
 
+    _open(repository)
     if found := problems(repository, model):
         for problem in found:
             complain(f"differs: {problem}")
@@ -179,4 +196,4 @@ def _verify(repository: Path, model: str) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    app(prog_name="atelier")

@@ -6,7 +6,6 @@ quarter of its size and in two steps, because a step of it takes a CPU minutes.
 
 from __future__ import annotations
 
-import gc
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from exporters import int8, int8_gate, preview
 from exporters.gate import Array, Pictures, compare_pictures
 from exporters.job import Job
 from exporters.measure import open_session
+from exporters.memory import give_back
 from exporters.parity import PROMPTS, SEED, Step, Tokenizers, draw, table
 from exporters.spec import MODEL_FILE, TOKENIZER_FILE
 from exporters.tokenizers import save_tokenizer
@@ -63,7 +63,7 @@ class Chain:
         """How near the components' pictures are to diffusers'."""
         tell(0.1, "diffusers")
         expected = self._reference(SEED)
-        gc.collect()
+        give_back()
         tell(0.6, "exported")
         sessions = {role: open_session(path) for role, path in paths.items() if _drawing(role)}
         got = self._draw(sessions, PROMPTS, SEED)

@@ -6,7 +6,6 @@ the hash of what decides it (stages.py).
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from exporters.gate import Figure, Pictures, Threshold, require
 from exporters.int8_gate import Likeness
 from exporters.job import Job
 from exporters.measure import ROWS, Cost, Shape, in_words, measure
+from exporters.memory import give_back
 from exporters.precision import halve
 from exporters.preview import Preview
 from exporters.progress import Show
@@ -119,7 +119,7 @@ def _traced(job: Job, component: Component, folder: Path) -> dict[str, Any]:
         module, component, path, latent_multiple=job.multiple, downscale=job.spec.downscale
     )
     del module, loaded
-    gc.collect()  # torch's copy goes before ONNX Runtime's comes
+    give_back()  # torch's copy goes before ONNX Runtime's comes
     gate = job.family.gates[job.precision(component.role)]
     figures = parity.compare_component(component, path, reference, gate)
     return {"weights": weights, "figures": [asdict(figure) for figure in figures]}

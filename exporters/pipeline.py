@@ -8,13 +8,12 @@ where the last one ended.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from atelier.catalog import ModelCard
-from exporters import card, making, repository
+from exporters import card, making, publishing, repository
 from exporters.errors import ExportError
 from exporters.gate import Pictures
 from exporters.int8_gate import Int8Error
@@ -51,6 +50,8 @@ def export_model(request: Request, show: Show) -> str:
 
 def _export(job: Job, show: Show) -> str:
     request = job.request
+    for finished in publishing.recover(request.repository, job.stages.root):
+        show.say(f"{finished}: an interrupted export is now published")
     show.say(f"{request.folder}: {job.family.name}, {request.precision}, {request.engine}")
     made = Made()
     making.check_weights(job, made, show)
@@ -82,9 +83,8 @@ def _publish(
     target.mkdir(parents=True, exist_ok=True)
     with (
         show.stage(f"publish in {target}") as bar,
-        tempfile.TemporaryDirectory(prefix=".ready-", dir=job.stages.root) as name,
+        publishing.building(job.stages.root) as built,
     ):
-        built = Path(name)
         for component in job.spec.components:
             _assemble(job, made, built, component, plans.get(component.role))
         for part, (source, _) in parts.items():
@@ -123,7 +123,7 @@ def _publish(
         )
         ModelCard.parse(text)  # a card that its readers refuse is a bug: fail before publishing
         (built / spec.card_file).write_text(text)
-        repository.publish(built, target, spec.card_file)
+        publishing.publish(built, target, spec.card_file)
         bar.note = f"{job.request.name}, version {version[:12]}" + (
             f"; shared: {', '.join(borrowed)}" if borrowed else ""
         )

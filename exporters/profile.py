@@ -13,22 +13,8 @@ from exporters.card import header, measurements, resident_bytes, spec_of
 from exporters.errors import ExportError
 from exporters.measure import ROWS, THREADS, Cost, Shape, in_words, measure
 from exporters.progress import Show
-from exporters.repository import cards, model_path
+from exporters.repository import find, model_path
 from exporters.toml import to_toml
-
-
-def find(repository: Path, name: str) -> tuple[Path, ModelCard]:
-    """A model's card and where it lies.
-
-    Raises:
-        ExportError: there is none of that name.
-    """
-    found = cards(repository)
-    for path, card in found.items():
-        if card.name == name:
-            return path, card
-    known = ", ".join(card.name for card in found.values()) or "none"
-    raise ExportError(f"{repository}: no model {name}; there are: {known}")
 
 
 def profile(

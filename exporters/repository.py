@@ -1,15 +1,13 @@
-"""The Triton model repository on disk: version of a model, publishing it, checking it, removing it.
+"""The Triton model repository on disk: version of a model, sharing, checking it, removing it.
 
-A model is built in a folder beside the repository and moved in when it is whole, its card last:
-neither Triton nor a catalogue ever sees half of one. A component that another model has already,
-byte for byte, is not written again: the card names that model's, and devices hold it once.
+A component that another model has already, byte for byte, is not written again: the card names that
+model's, and devices hold it once. How a model gets in is publishing.py's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -130,31 +128,18 @@ def _content(root: Path, folder: str, files: Mapping[str, str]) -> list[tuple[st
     return [("config", text), *(pair for pair in own if pair[0] != f"/{CONFIG_FILE}")]
 
 
-def publish(built: Path, repository: Path, card_file: str) -> None:
-    """Move a whole model from `built` into the repository, in place of an older one.
+def find(repository: Path, name: str) -> tuple[Path, ModelCard]:
+    """A model's card and where it lies.
 
-    Every folder of `built` is moved, then its card. Whatever the older model had and this has not
-    goes, unless another model names it.
+    Raises:
+        ExportError: there is none of that name.
     """
-    repository.mkdir(parents=True, exist_ok=True)
-    card = repository / card_file
-    old = ModelCard.parse(card.read_text()) if card.is_file() else None
-    new = ModelCard.parse((built / card_file).read_text())
-    card.unlink(missing_ok=True)
-    aside = built / ".old"
-    aside.mkdir(exist_ok=True)
-    for folder in sorted(path for path in built.iterdir() if path.is_dir()):
-        if folder == aside:
-            continue
-        target = repository / folder.name
-        if target.exists():
-            target.rename(aside / folder.name)
-        folder.rename(target)
-    (built / card_file).rename(card)
-    if old:
-        _drop(repository, set(folders_of(old)) - set(folders_of(new)))
-    shutil.rmtree(aside, ignore_errors=True)
-    _flush(repository)
+    found = cards(repository)
+    for path, card in found.items():
+        if card.name == name:
+            return path, card
+    known = ", ".join(card.name for card in found.values()) or "none"
+    raise ExportError(f"{repository}: no model {name}; there are: {known}")
 
 
 def remove(repository: Path, name: str) -> list[str]:
@@ -166,29 +151,18 @@ def remove(repository: Path, name: str) -> list[str]:
     Raises:
         ExportError: there is no such model.
     """
-    for path, card in cards(repository).items():
-        if card.name == name:
-            path.unlink()
-            return _drop(repository, set(folders_of(card)))
-    known = ", ".join(card.name for card in cards(repository).values()) or "none"
-    raise ExportError(f"{repository}: no model {name}; there are: {known}")
+    path, card = find(repository, name)
+    path.unlink()
+    return drop(repository, set(folders_of(card)))
 
 
-def _drop(repository: Path, folders: set[str]) -> list[str]:
+def drop(repository: Path, folders: set[str]) -> list[str]:
+    """Remove those Triton models that no card names; returns them."""
     used = {name for card in cards(repository).values() for name in folders_of(card)}
     gone = sorted(folders - used)
     for name in gone:
         shutil.rmtree(repository / name, ignore_errors=True)
     return gone
-
-
-def _flush(folder: Path) -> None:
-    """The renames are on the disk before anybody is told."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def problems(repository: Path, name: str = "") -> list[str]:

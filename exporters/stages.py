@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.errors import ExportError
+from exporters.memory import give_back
 
 RESULT = "result.json"
 Making = Callable[[Path], Mapping[str, Any]]
@@ -52,10 +53,13 @@ class Stages:
             result = dict(make(partial))
             (partial / RESULT).write_text(json.dumps(result))
         except BaseException as error:
+            told = full_disk(error, _written_last(partial) or self.root) if is_full(error) else ""
             shutil.rmtree(partial, ignore_errors=True)
-            if is_full(error):
-                raise ExportError(full_disk(error, self.root)) from error
+            if told:
+                raise ExportError(told) from error
             raise
+        finally:
+            give_back()
         shutil.rmtree(done, ignore_errors=True)
         partial.rename(done)
         return done, result, False
@@ -77,10 +81,21 @@ def is_full(error: BaseException) -> bool:
     return False
 
 
-def full_disk(error: BaseException, folder: Path) -> str:
-    """The message: which file, how much is free, and that a rerun goes on."""
-    name = getattr(error, "filename", None) or folder
-    free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+def _written_last(folder: Path) -> Path | None:
+    """The file that was being written, which neither a library's error nor Python's own may say."""
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    return max(files, key=lambda path: path.lstat().st_mtime_ns, default=None)
+
+
+def full_disk(error: BaseException, place: Path) -> str:
+    """The message: which file, how much is free, and that a rerun goes on.
+
+    Args:
+        place: the file that was being written or a folder of its disk, where the error names none.
+    """
+    name = getattr(error, "filename", None) or place
+    there = next(folder for folder in (place, *place.parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free
     return (
         f"{name}: the disk is full ({free / 1e6:.0f} MB free); nothing was published. Make room and"
         " run the same command again: what is done is kept"

@@ -18,6 +18,31 @@ def test_verify_wants_a_card(tmp_path: Path):
     assert "no model cards" in result.output
 
 
+@pytest.mark.parametrize(
+    "words", [["models", "list"], ["models", "verify"], ["models", "remove", "x"], ["profile", "x"]]
+)
+def test_a_repository_that_is_not_there_is_told(words: list[str], tmp_path: Path):
+    result = CliRunner().invoke(app, [*words, "--repository", str(tmp_path / "no")])
+
+    assert result.exit_code == 1
+    assert f"--repository {tmp_path / 'no'}: no such folder" in result.output
+
+
+def test_a_repository_without_models_has_nothing_to_list(tmp_path: Path):
+    result = CliRunner().invoke(app, ["models", "list", "--repository", str(tmp_path)])
+
+    assert result.exit_code == 1
+    assert f"{tmp_path}: no model cards" in result.output
+
+
+def test_help_says_the_command_that_people_type():
+    command = [sys.executable, "-m", "atelier.cli", "export", "--help"]
+
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert "Usage: atelier export [OPTIONS]" in result.stdout
+
+
 def test_export_wants_a_checkpoint_and_publishes_nothing(tmp_path: Path):
     pytest.importorskip("diffusers", reason="the export extra is not installed")
     arguments = ["export", str(tmp_path / "no"), "--name", "x", "--repository", str(tmp_path / "r")]

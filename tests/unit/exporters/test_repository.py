@@ -1,5 +1,6 @@
 """Publishing, sharing, checking and removing models, with files that stand for graphs."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +9,12 @@ import pytest
 from exporters import card
 from exporters.errors import ExportError
 from exporters.pbtxt import CONFIG_FILE, render
+from exporters.publishing import publish
 from exporters.repository import (
     cards,
     hashes,
     model_path,
     problems,
-    publish,
     remove,
     shared,
     version_of,
@@ -38,20 +39,16 @@ def build(root: Path, spec: ExportSpec, content: str) -> None:
     (root / spec.tokenizer_file).write_text("{}")
 
 
-def put(
-    repository: Path, name: str = "one", content: str = "first", tokens: int = 32
+def built_model(
+    repository: Path, built: Path, name: str = "one", content: str = "first", tokens: int = 32
 ) -> ExportSpec:
-    """Publish a model as the pipeline does; returns the spec that it got."""
+    """Build a model in a folder as the pipeline does; returns the spec that it got."""
     own = replace(SPEC, name=name, tokens=tokens)
-    built = repository.parent / f"built-{name}"
-    built.mkdir()
     build(built, own, content)
     spec = shared(built, repository, own)
     for before, after in zip(own.components, spec.components, strict=True):
         if before.name != after.name and (repository / after.name).is_dir():
-            for path in sorted((built / before.name).rglob("*"), reverse=True):
-                path.rmdir() if path.is_dir() else path.unlink()
-            (built / before.name).rmdir()
+            shutil.rmtree(built / before.name)
         elif before.name != after.name:
             (built / before.name).rename(built / after.name)
             (built / after.name / CONFIG_FILE).write_text(render(after))
@@ -67,6 +64,16 @@ def put(
         weights={component.name: 10 for component in spec.components},
     )
     (built / spec.card_file).write_text(card.render(facts))
+    return spec
+
+
+def put(
+    repository: Path, name: str = "one", content: str = "first", tokens: int = 32
+) -> ExportSpec:
+    """Publish a model as the pipeline does; returns the spec that it got."""
+    built = repository.parent / f"built-{name}"
+    built.mkdir()
+    spec = built_model(repository, built, name, content, tokens)
     publish(built, repository, spec.card_file)
     assert [path.name for path in built.iterdir()] == []
     built.rmdir()
