@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from agent.checkpoint import UPLOAD_SECONDS, Checkpoint, Checkpoints, print_of
 from agent.denoising import Denoising
+from agent.previews import Previews
 from agent.results import Results
 from agent.safety import withheld
 from agent.sampler import Floats, noise, plan
@@ -69,6 +70,7 @@ class AttemptRun:
         self._checkpoints = checkpoints
         self._tell = tell
         self._leave = leave
+        self._previews = Previews(card, work.spec.preview_every, tell)
         self._denoising: Denoising | None = None
         self._cancelled = self._preempted = False
         self._unsaved_seconds = 0.0  # of denoising, since its checkpoint was stored
@@ -201,7 +203,10 @@ class AttemptRun:
 
     def _on_step(self, step: int, seconds: float) -> None:
         total = self.work.spec.steps
-        self._tell(Progressed(self.work.attempt, Phase.DENOISING, step, total, seconds))
+        told = Progressed(self.work.attempt, Phase.DENOISING, step, total, seconds)
+        self._tell(told)
+        if self._denoising:
+            self._previews.after(told, self._denoising.denoised_prev[0])
         self._unsaved_seconds += seconds
         waits = self._saving is not None and not self._saving.done()
         if self._unsaved_seconds >= UPLOAD_SECONDS and not waits:

@@ -201,7 +201,7 @@ class Commands:
             run.cancel()
         self._unsettled.pop(key, None)
         self._released.pop(key, None)
-        for kind in ("progress", "released", "outcome"):
+        for kind in ("progress", "preview", "released", "outcome"):
             self._outbox.discard((kind, *key))
 
     def _load(self, message: pb.LoadModel) -> None:
@@ -276,7 +276,9 @@ class Commands:
         if key not in self._running:
             return  # forgotten
         if isinstance(told, Progressed):
-            self._outbox.put(("progress", *key), told_to(told))
+            # A preview is told after its step: neither takes the other's place.
+            kind = "preview" if told.preview else "progress"
+            self._outbox.put((kind, *key), told_to(told))
         elif isinstance(told, Released):
             self._released[key] = told
             self._outbox.put(("released", *key), told_to(told))

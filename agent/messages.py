@@ -134,6 +134,7 @@ def told_to(told: Told) -> pb.ConnectRequest:
                     step=told.step,
                     total_steps=told.total_steps,
                     step_seconds=told.step_seconds,
+                    preview=told.preview,
                 )
             )
         case Released():

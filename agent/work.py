@@ -56,13 +56,14 @@ class AttemptPreemptedError(Exception):
 
 @dataclass(frozen=True)
 class Progressed:
-    """An attempt came further."""
+    """An attempt came further; `preview`: a small JPEG of what it looks like after `step`."""
 
     attempt: Attempt
     phase: Phase
     step: int
     total_steps: int
     step_seconds: float
+    preview: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -67,12 +67,16 @@ class Watchers:
             del self._views[generation.id]
 
     def progress(self, generation_id: str, progress: Progress) -> None:
-        """It came further; nothing where it is not live. A preview stays until the next."""
+        """It came further; nothing where it is not live. A preview stays until the next, and one
+        that comes late takes nothing back."""
         view = self._views.get(generation_id)
         if view:
-            if view.progress and not progress.preview:
-                kept = view.progress
+            kept = view.progress
+            if kept and not progress.preview:
                 progress = replace(progress, preview=kept.preview, preview_step=kept.preview_step)
+            elif kept and kept.step >= progress.step:
+                preview, step = progress.preview, progress.preview_step
+                progress = replace(kept, preview=preview, preview_step=step)
             self._views[generation_id] = replace(view, progress=progress)
             self._tell(generation_id)
 

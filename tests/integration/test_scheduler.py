@@ -127,6 +127,14 @@ async def test_a_preview_stays_until_the_next_and_is_in_no_list(
         ):
             progress = await told(step, preview)
             assert (progress.preview, progress.preview_step) == (seen, of)
+        follow = pb.FollowGenerationRequest(tenant="local", id=made)
+        late = agent_pb2.AttemptProgress(attempt=attempt, step=3, total_steps=4, preview=b"three")
+        agent.say(progress=late)
+        async for answer in stub.FollowGeneration(follow):
+            progress = answer.generation.progress
+            if progress.preview == b"three":
+                break
+        assert (progress.step, progress.preview_step) == (4, 3)  # no step is taken back
         scan = pb.ScanGenerationsRequest(tenant="local", limit=10)
         listed = (await stub.ScanGenerations(scan)).generations
         assert [(g.progress.step, g.progress.preview) for g in listed] == [(4, b"")]
