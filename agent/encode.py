@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, PngImagePlugin
 
-from atelier.output import DEFAULT_QUALITY, ImageFormat, ImageOutput, Resize
+from atelier.output import DEFAULT_QUALITY, ImageFormat, ImageOutput
 
 SOFTWARE = "Atelier"
 # Of EXIF's 64 KiB. Only prompts of thousands of characters that JSON must escape come so far.
@@ -53,7 +53,7 @@ def finish(pixels: NDArray[np.uint8], output: ImageOutput) -> NDArray[np.uint8]:
         pixels = pixels[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
     if resize := output.resize:
         height, width, _ = pixels.shape
-        size = _size(resize, width, height)
+        size = resize.size_of(width, height)
         pixels = np.asarray(_image(pixels).resize(size, Image.Resampling.LANCZOS))
     return pixels
 
@@ -76,13 +76,6 @@ def thumbnail(pixels: NDArray[np.uint8], output: ImageOutput) -> bytes:
     image = _image(pixels)
     image.thumbnail((output.thumbnail_size,) * 2, Image.Resampling.LANCZOS)
     return _save(image, output.format, output.quality, None)
-
-
-def _size(resize: Resize, width: int, height: int) -> tuple[int, int]:
-    """Width and height; a side that is not given keeps the proportions as well as pixels can."""
-    wide = resize.width or max(1, round(resize.height * width / height))
-    high = resize.height or max(1, round(resize.width * height / width))
-    return wide, high
 
 
 def _image(pixels: NDArray[np.uint8]) -> Image.Image:

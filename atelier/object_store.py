@@ -131,8 +131,11 @@ class ObjectStore:
 
         return self._try("put_stream", put)
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, most_bytes: int | None = None) -> bytes:
         """What lies under `key`.
+
+        Args:
+            most_bytes: read no more than these, the first ones.
 
         Raises:
             NotFoundError: nothing does.
@@ -142,12 +145,26 @@ class ObjectStore:
         def read() -> bytes:
             response = self._client.get_object(bucket_name=self._bucket, object_name=key)
             try:
-                return bytes(response.read())
+                return bytes(response.read(most_bytes))
             finally:
                 response.close()
                 response.release_conn()
 
         return self._try("get", read)
+
+    def has(self, key: str) -> bool:
+        """Whether anything lies under `key`.
+
+        Raises:
+            UnavailableError: the store does not say.
+        """
+        try:
+            self._try(
+                "has", lambda: self._client.stat_object(bucket_name=self._bucket, object_name=key)
+            )
+        except NotFoundError:
+            return False
+        return True
 
     def delete(self, key: str) -> None:
         """Delete what lies under `key`, if anything does.

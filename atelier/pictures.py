@@ -33,7 +33,7 @@ MAX_IMAGE_PIXELS = 16 * 2**20
 MAX_METADATA_BYTES = 2**20  # of a PNG, unpacked; what editors write has a tenth of that
 MAX_PNG_CHUNKS = 10_000  # 8 MiB in the pieces of 8 KiB that libpng writes are 1,024
 MAX_JPEG_SCANS = 100  # each is a pass over the whole picture; progressive files have about ten
-SUFFIXES: Final = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "AVIF": "avif"}
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "AVIF")
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
@@ -69,13 +69,17 @@ def picture_of(data: bytes) -> Image.Image:
         raise PictureError("is corrupt or cut short: save it anew") from error
 
 
-def suffix_of(data: bytes) -> str:
-    """The ending of a file's name, such as "png".
-
-    Raises:
-        PictureError: it is none that is taken.
-    """
-    return SUFFIXES[str(_opened(data).format)]
+def kind_of(data: bytes) -> tuple[str, str]:
+    """Suffix and media type of a picture's file, by its first bytes; of no picture, "bin"."""
+    if data.startswith(_PNG_SIGNATURE):
+        return "png", "image/png"
+    if data.startswith(b"\xff\xd8"):
+        return "jpg", "image/jpeg"
+    if data.startswith(b"RIFF"):
+        return "webp", "image/webp"
+    if data[4:8] == b"ftyp":
+        return "avif", "image/avif"
+    return "bin", "application/octet-stream"
 
 
 def fitted(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
@@ -96,13 +100,13 @@ def _opened(data: bytes) -> Image.Image:
         raise PictureError("is empty")
     if len(data) > MAX_PICTURE_BYTES:
         most = f"{MAX_PICTURE_BYTES // 2**20} MiB"
-        raise PictureError(f"has {len(data):,} bytes, and at most {most} are taken: scale it down")
+        raise PictureError(f"has more than {most}: scale it down, or save it as JPEG")
     if data.startswith(_PNG_SIGNATURE):
         _judge_png(data)
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise PictureError("is a JPEG of too many scans: save it anew")
     try:
-        image = Image.open(io.BytesIO(data), formats=list(SUFFIXES))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise PictureError("is no PNG, JPEG, WebP or AVIF file: save it as one of these") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

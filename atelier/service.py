@@ -14,7 +14,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from atelier.rpc import SERVER_OPTIONS, ErrorInterceptor
+from atelier.rpc import MAX_MESSAGE_BYTES, SERVER_OPTIONS, ErrorInterceptor
 
 log = structlog.get_logger()
 
@@ -71,13 +71,15 @@ async def serving(
     address: str,
     services: Sequence[ServiceDescriptor],
     register: Callable[[grpc.aio.Server], object],
+    max_request_bytes: int = MAX_MESSAGE_BYTES,
 ) -> AsyncIterator[health.aio.HealthServicer]:
     """Serve on `address` with health and reflection; on leaving, NOT_SERVING, then a short grace.
 
     Raises:
         RuntimeError: the address is taken.
     """
-    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[ErrorInterceptor()])
+    limit = ("grpc.max_receive_message_length", max_request_bytes)
+    server = grpc.aio.server(options=[*SERVER_OPTIONS, limit], interceptors=[ErrorInterceptor()])
     register(server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -158,6 +158,11 @@ def steps_of(steps: int, strength: float) -> int:
     return min(steps, int(steps * strength))
 
 
+def least_strength(steps: int) -> float:
+    """In thousandths, what leaves one of `steps`."""
+    return next(n / 1000 for n in range(1, 1001) if steps_of(steps, n / 1000))
+
+
 Spec = ImageSpec | VideoSpec
 
 
@@ -209,7 +214,8 @@ def resolve(
         path: prefix of the fields' paths, such as "image".
 
     Returns:
-        The filled-in spec and every violation found; the spec is to be used only if there is none.
+        The filled-in spec and every violation found; the spec is to be used only if there is none,
+        and has the preset's or the model's value where the caller's is at fault.
     """
     bad = _prompt_violations(given.prompt, f"{path}.prompt", required=True)
     bad += _prompt_violations(given.negative_prompt, f"{path}.negative_prompt", required=False)
@@ -218,9 +224,13 @@ def resolve(
     for name in NUMERIC_FIELDS[choices.kind]:
         own = given.numbers.get(name)
         limit = choices.limits[name]
-        values[name] = choices.preset_values.get(name, limit.default) if own is None else own
-        if own is not None and (violation := limit.violation(own, f"{path}.{name}")):
+        values[name] = choices.preset_values.get(name, limit.default)
+        if own is None:
+            continue
+        if violation := limit.violation(own, f"{path}.{name}"):
             bad.append(violation)
+        else:
+            values[name] = own
 
     chosen_seed = seed if given.seed is None else given.seed
     if not 0 <= chosen_seed <= MAX_SEED:
@@ -230,8 +240,6 @@ def resolve(
     if sampler not in choices.samplers:
         known = ", ".join(choices.samplers)
         bad.append(Violation(f"{path}.sampler", f"unknown; this model knows {known}"))
-    if bad:
-        values = {name: choices.limits[name].default for name in values}  # NaN has no int
     whole: dict[str, Any] = {n: int(value) for n, value in values.items() if n != "guidance"}
     spec = ImageSpec if choices.kind == "image" else VideoSpec
     made: Spec = spec(

@@ -9,6 +9,7 @@ import grpc
 from atelier.catalog import Catalog
 from atelier.config import GatewaySettings
 from atelier.object_store import ObjectStore
+from atelier.pictures import MAX_PICTURE_BYTES
 from atelier.service import serving, stopped
 from atelier.v1 import (
     fleet_pb2,
@@ -20,19 +21,25 @@ from atelier.v1 import (
 )
 from gateway.fleet_servicer import FleetServicer
 from gateway.generation_servicer import GenerationServicer
+from gateway.inputs import Inputs
 from gateway.model_servicer import ModelServicer
 from gateway.results import Results
 from gateway.scheduler_client import SchedulerClient
+
+# Two pictures and all the rest. Past it gRPC itself answers RESOURCE_EXHAUSTED.
+MAX_REQUEST_BYTES = 2 * MAX_PICTURE_BYTES + 2**20
 
 
 async def run(settings: GatewaySettings) -> None:
     """Serve until SIGTERM or SIGINT."""
     catalog = Catalog.read(settings.model_repository)
-    results = Results(ObjectStore.from_settings(settings), settings.url_lifetime_seconds)
+    store = ObjectStore.from_settings(settings)
+    inputs, results = Inputs(store), Results(store, settings.url_lifetime_seconds)
     async with AsyncExitStack() as stack:
         scheduler = SchedulerClient(settings.scheduler_address, settings.call_timeout_seconds)
         stack.push_async_callback(scheduler.close)
-        generations = GenerationServicer(scheduler, catalog, results, settings.tenant)
+        stack.callback(inputs.close)
+        generations = GenerationServicer(scheduler, catalog, inputs, results, settings.tenant)
 
         def register(server: grpc.aio.Server) -> None:
             generation_pb2_grpc.add_GenerationServiceServicer_to_server(generations, server)
@@ -44,5 +51,7 @@ async def run(settings: GatewaySettings) -> None:
             model_pb2.DESCRIPTOR.services_by_name["ModelService"],
             fleet_pb2.DESCRIPTOR.services_by_name["FleetService"],
         ]
-        await stack.enter_async_context(serving(settings.gateway_listen, services, register))
+        await stack.enter_async_context(
+            serving(settings.gateway_listen, services, register, MAX_REQUEST_BYTES)
+        )
         await stopped()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from atelier.catalog import Catalog
 from atelier.generation import new_id
@@ -17,21 +19,31 @@ from atelier.translate import generation_to
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import generation_pb2_grpc as pb_grpc
 from atelier.v1 import scheduler_pb2
-from gateway.requests import checked_id, fits_page, generation_of, page_of, page_token
+from gateway.inputs import Inputs
+from gateway.requests import Asked, asked_of, checked_id, fits_page, page_of, page_token
 from gateway.results import Results
 from gateway.scheduler_client import SchedulerClient
 
 Context: TypeAlias = grpc.aio.ServicerContext
+T = TypeVar("T")
+
+LARGE_BYTES = 2**20
 
 
 class GenerationServicer(pb_grpc.GenerationServiceServicer):
     """Checks, translates, hands on."""
 
     def __init__(
-        self, scheduler: SchedulerClient, catalog: Catalog, results: Results, tenant: str
+        self,
+        scheduler: SchedulerClient,
+        catalog: Catalog,
+        inputs: Inputs,
+        results: Results,
+        tenant: str,
     ) -> None:
         self._scheduler = scheduler
         self._catalog = catalog
+        self._inputs = inputs
         self._results = results
         self._tenant = tenant  # everyone's on loopback, until there is identity
 
@@ -89,7 +101,14 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
     async def _create(
         self, request: pb.CreateGenerationRequest, context: Context, path: str = ""
     ) -> pb.Generation:
-        generation = generation_of(
+        asked = await _run(request, lambda: self._asked(request, path))
+        wrong = await self._inputs.take(asked.pictures, keep=not asked.bad)
+        generation = asked.checked(wrong)
+        message = generation_to(generation)
+        return await self._scheduler.submit(message, generation.request_hash, context)
+
+    def _asked(self, request: pb.CreateGenerationRequest, path: str) -> Asked:
+        return asked_of(
             request,
             catalog=self._catalog,
             tenant=self._tenant,
@@ -98,8 +117,12 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
             now=datetime.now(UTC),
             path=path,
         )
-        message = generation_to(generation)
-        return await self._scheduler.submit(message, generation.request_hash, context)
 
     async def _complete(self, generation: pb.Generation, *, inline: bool = False) -> pb.Generation:
         return await self._results.complete(generation, inline=inline)
+
+
+async def _run(request: Message, work: Callable[[], T]) -> T:
+    """Where the request is large, in a thread: to hash a picture takes longer than all the rest."""
+    large = request.ByteSize() > LARGE_BYTES
+    return await asyncio.to_thread(work) if large else work()

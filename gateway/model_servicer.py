@@ -10,6 +10,7 @@ from atelier.catalog import Catalog, ModelCard
 from atelier.errors import NotFoundError
 from atelier.v1 import model_pb2 as pb
 from atelier.v1 import model_pb2_grpc as pb_grpc
+from gateway import offers
 
 Context: TypeAlias = grpc.aio.ServicerContext
 
@@ -34,6 +35,9 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
 
 
 def _model(card: ModelCard) -> pb.Model:
+    limits = [*card.limits.values()]
+    if offers.takes_images(card):
+        limits.append(offers.strength_limit(card))
     return pb.Model(
         name=card.name,
         description=card.description,
@@ -49,7 +53,7 @@ def _model(card: ModelCard) -> pb.Model:
                 default_value=limit.default,
                 unit=limit.unit,
             )
-            for limit in card.limits.values()
+            for limit in limits
         ],
         samplers=card.samplers,
         default_sampler=card.default_sampler,
@@ -58,4 +62,8 @@ def _model(card: ModelCard) -> pb.Model:
             for preset in card.presets.values()
         ],
         resident_bytes=card.resident_bytes,
+        takes_images=offers.takes_images(card),
+        takes_first_frame=offers.takes_first_frame(card),
+        has_previews=offers.has_previews(card),
+        has_safety_checker=offers.has_safety_checker(card),
     )

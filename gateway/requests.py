@@ -1,4 +1,7 @@
-"""Requests in: everything a caller can get wrong is found here, all at once, by path. Pure."""
+"""Requests in: everything a caller can get wrong is found here, all at once, by path. Pure.
+
+Specs are read in specs.py; what is in pictures is for inputs.py to find.
+"""
 
 from __future__ import annotations
 
@@ -8,51 +11,56 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
 
 from google.protobuf.message import Message
 
-from atelier.catalog import Catalog, ModelCard, Preset
+from atelier.catalog import Catalog
 from atelier.errors import InvalidArgumentError, Violation
 from atelier.generation import Generation, Priority
-from atelier.output import (
-    ImageFormat,
-    ImageOutput,
-    VideoFormat,
-    VideoOutput,
-    resolve_image_output,
-)
-from atelier.spec import (
-    NUMERIC_FIELDS,
-    REQUEST_ID,
-    UUID,
-    Choices,
-    ImageSpec,
-    PartialSpec,
-    Spec,
-    VideoSpec,
-    label_violations,
-    resolve,
-)
-from atelier.translate import (
-    image_format_from,
-    optional_time_from,
-    priority_from,
-    state_from,
-    video_format_from,
-)
+from atelier.spec import REQUEST_ID, UUID, label_violations
+from atelier.translate import optional_time_from, priority_from, state_from
 from atelier.v1 import generation_pb2 as pb
+from gateway.specs import Picture, SpecReader
 
 DEFAULT_PAGE, MAX_PAGE = 50, 1_000
 MAX_PAGE_TOKEN = 256  # characters; ours have about half of that
 MAX_PAGE_BYTES = 3 * 2**20  # below gRPC's 4 MiB, which every client has by default
 LATEST_DEADLINE = datetime(9999, 1, 1, tzinfo=UTC)  # whatever the time zone, it is a date
-_NO_PRESET = Preset("", {})
 
 
-def generation_of(
+@dataclass(frozen=True)
+class Asked:
+    """What a request asks for, as far as it can be told without looking at its pictures.
+
+    Attributes:
+        generation: to be used only if nothing is bad; None where it cannot be told.
+        pictures: that are still to be looked at.
+        bad: everything that is wrong so far.
+    """
+
+    generation: Generation | None
+    pictures: tuple[Picture, ...]
+    bad: tuple[Violation, ...]
+
+    def checked(self, of_pictures: Iterable[Violation] = ()) -> Generation:
+        """The generation, every parameter filled in.
+
+        Args:
+            of_pictures: what is wrong with them.
+
+        Raises:
+            InvalidArgumentError: naming every field at fault.
+        """
+        bad = [*self.bad, *of_pictures]
+        if bad or self.generation is None:
+            raise InvalidArgumentError(bad)
+        return self.generation
+
+
+def asked_of(
     request: pb.CreateGenerationRequest,
     *,
     catalog: Catalog,
@@ -61,14 +69,11 @@ def generation_of(
     new_seed: Callable[[], int],
     now: datetime,
     path: str = "",
-) -> Generation:
-    """The generation that a request asks for, every parameter filled in.
+) -> Asked:
+    """What a request asks for.
 
     Args:
         path: where the request lies in the message sent, such as "create."
-
-    Raises:
-        InvalidArgumentError: naming every field at fault.
     """
     bad: list[Violation] = []
     if request.request_id and not REQUEST_ID.fullmatch(request.request_id):
@@ -91,10 +96,14 @@ def generation_of(
                 f"must lie in the future, before {LATEST_DEADLINE:%Y}; leave it unset for none",
             )
         )
-    spec = _spec_of(request, card, path, bad, new_seed) if card else None
+    if card is None:
+        return Asked(None, (), tuple(bad))
+    reader = SpecReader(card, tenant)
+    spec = reader.read(request, path, new_seed)
+    bad += reader.bad
     if bad or spec is None:
-        raise InvalidArgumentError(bad)
-    return Generation(
+        return Asked(None, tuple(reader.pictures), tuple(bad))
+    generation = Generation(
         id=new_id(),
         tenant=tenant,
         model=request.model,
@@ -106,6 +115,7 @@ def generation_of(
         request_id=request.request_id,
         request_hash=hash_of(request),
     )
+    return Asked(generation, tuple(reader.pictures), ())
 
 
 def _time_of(message: Message, field: str, path: str, bad: list[Violation]) -> datetime | None:
@@ -123,83 +133,6 @@ def hash_of(request: pb.CreateGenerationRequest) -> bytes:
     known.CopyFrom(request)
     known.DiscardUnknownFields()
     return hashlib.sha256(known.SerializeToString(deterministic=True)).digest()
-
-
-def _spec_of(
-    request: pb.CreateGenerationRequest,
-    card: ModelCard,
-    path: str,
-    bad: list[Violation],
-    new_seed: Callable[[], int],
-) -> Spec | None:
-    given = request.WhichOneof("spec")
-    if given != card.kind:
-        bad.append(Violation(f"{path}spec", f"{card.name} makes {card.kind}s: fill in {card.kind}"))
-        return None
-    preset = card.presets.get(request.preset) if request.preset else _NO_PRESET
-    if preset is None:
-        known = ", ".join(card.presets) or "none"
-        bad.append(Violation(f"{path}preset", f"unknown; {card.name} has: {known}"))
-        preset = _NO_PRESET
-    choices = Choices(
-        kind=card.kind,
-        limits=card.limits,
-        samplers=card.samplers,
-        default_sampler=card.default_sampler,
-        preset_values=preset.values,
-        preset_sampler=preset.sampler,
-    )
-    path += given
-    wanted = request.video if given == "video" else request.image
-    spec, violations = resolve(_partial(wanted, given), choices, seed=new_seed(), path=path)
-    bad += violations
-    if isinstance(spec, VideoSpec):
-        return replace(spec, output=_video_output_of(request.video.output, f"{path}.output", bad))
-    return replace(spec, output=_image_output_of(request.image.output, spec, f"{path}.output", bad))
-
-
-def _partial(spec: pb.ImageSpec | pb.VideoSpec, kind: str) -> PartialSpec:
-    return PartialSpec(
-        prompt=spec.prompt,
-        negative_prompt=spec.negative_prompt,
-        seed=spec.seed if spec.HasField("seed") else None,
-        sampler=spec.sampler,
-        numbers={
-            name: getattr(spec, name)
-            for name in NUMERIC_FIELDS[kind]
-            if spec.HasField(name)  # type: ignore[arg-type]
-        },
-    )
-
-
-def _image_output_of(
-    output: pb.ImageOutput, spec: ImageSpec, path: str, bad: list[Violation]
-) -> ImageOutput:
-    """How the files are to be written; what is wrong with it goes to `bad`."""
-    format_ = image_format_from(output.format)
-    if format_ is None:
-        known = ", ".join(ImageFormat)
-        bad.append(Violation(f"{path}.format", f"unknown value {output.format}; one of {known}"))
-        return ImageOutput()
-    made, violations = resolve_image_output(
-        format_,
-        output.quality if output.HasField("quality") else None,
-        output.thumbnail_size if output.HasField("thumbnail_size") else None,
-        omit_metadata=output.omit_metadata,
-        longer_side=max(spec.width, spec.height),
-        path=path,
-    )
-    bad += violations
-    return made
-
-
-def _video_output_of(output: pb.VideoOutput, path: str, bad: list[Violation]) -> VideoOutput:
-    """How the file is to be written; what is wrong with it goes to `bad`."""
-    format_ = video_format_from(output.format)
-    if format_ is None:
-        known = ", ".join(VideoFormat)
-        bad.append(Violation(f"{path}.format", f"unknown value {output.format}; one of {known}"))
-    return VideoOutput(format_ or VideoFormat.MP4, output.omit_metadata)
 
 
 def checked_id(generation_id: str, field: str = "id") -> str:

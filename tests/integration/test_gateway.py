@@ -21,6 +21,7 @@ from atelier.service import serving
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import generation_pb2_grpc, scheduler_pb2, scheduler_pb2_grpc
 from gateway.generation_servicer import GenerationServicer
+from gateway.inputs import Inputs
 from gateway.results import Results
 from gateway.scheduler_client import SchedulerClient
 from tests.support.cards import toy_card
@@ -38,8 +39,9 @@ async def gateway(scheduler_address: str, call_timeout_seconds: float = 5.0) -> 
         s3_secret_key="s",  # type: ignore[arg-type]
     )
     client = SchedulerClient(scheduler_address, call_timeout_seconds)
-    results = Results(ObjectStore.from_settings(settings), 60)
-    servicer = GenerationServicer(client, Catalog({"toy": toy_card()}), results, "local")
+    store = ObjectStore.from_settings(settings)
+    inputs, results = Inputs(store), Results(store, 60)
+    servicer = GenerationServicer(client, Catalog({"toy": toy_card()}), inputs, results, "local")
     address = free_address()
 
     def register(server: grpc.aio.Server) -> None:
@@ -47,6 +49,7 @@ async def gateway(scheduler_address: str, call_timeout_seconds: float = 5.0) -> 
 
     async with serving(address, [], register), grpc.aio.insecure_channel(address) as channel:
         yield Stub(channel)
+    inputs.close()
     await client.close()
 
 

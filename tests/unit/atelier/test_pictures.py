@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from atelier.pictures import (
+    FORMATS,
     MAX_IMAGE_PIXELS,
-    SUFFIXES,
     PictureError,
     fitted,
     fitted_mask,
+    kind_of,
     picture_of,
-    suffix_of,
 )
 from tests.support import hostile
 from tests.support.hostile import HOSTILE, PNG, chunk, header, picture, saved
 
-GOOD = {f: saved(picture(), f) for f in SUFFIXES}
+GOOD = {f: saved(picture(), f) for f in FORMATS}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -61,13 +61,14 @@ def test_a_damaged_file_is_a_picture_or_a_picture_error(format_: str, data: st.D
     assert image.width * image.height <= MAX_IMAGE_PIXELS
 
 
-@pytest.mark.parametrize("format_", SUFFIXES)
+@pytest.mark.parametrize("format_", FORMATS)
 def test_each_format_is_what_it_shows(format_: str) -> None:
     image = picture_of(GOOD[format_])
     assert (image.mode, image.size) == ("RGB", (64, 48))
     off = np.abs(np.asarray(image, np.int16) - np.asarray(picture(), np.int16))
     assert off.mean() < (1 if format_ == "PNG" else 6)
-    assert suffix_of(GOOD[format_]) == SUFFIXES[format_]
+    media = format_.lower()
+    assert kind_of(GOOD[format_]) == ("jpg" if format_ == "JPEG" else media, f"image/{media}")
 
 
 def test_in_many_threads_at_once() -> None:

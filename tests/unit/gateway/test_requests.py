@@ -17,7 +17,7 @@ from atelier.output import ImageFormat, ImageOutput
 from atelier.spec import MAX_SEED
 from atelier.translate import generation_from, generation_to, time_to
 from atelier.v1 import generation_pb2 as pb
-from gateway.requests import checked_id, fits_page, generation_of, page_of, page_token
+from gateway.requests import asked_of, checked_id, fits_page, page_of, page_token
 from tests.support.cards import toy_card
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -25,7 +25,7 @@ ID = "019f3c3a-0000-7000-8000-000000000000"
 
 
 def resolve(request: pb.CreateGenerationRequest, path: str = "") -> Generation:
-    return generation_of(
+    return asked_of(
         request,
         catalog=Catalog({"toy": toy_card()}),
         tenant="local",
@@ -33,7 +33,7 @@ def resolve(request: pb.CreateGenerationRequest, path: str = "") -> Generation:
         new_seed=lambda: 99,
         now=NOW,
         path=path,
-    )
+    ).checked()
 
 
 def request(model: str = "toy", **image: object) -> pb.CreateGenerationRequest:

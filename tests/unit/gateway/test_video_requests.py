@@ -14,19 +14,19 @@ from atelier.output import VideoFormat, VideoOutput
 from atelier.spec import VideoSpec
 from atelier.translate import generation_from, generation_to
 from atelier.v1 import generation_pb2 as pb
-from gateway.requests import generation_of
+from gateway.requests import asked_of
 from tests.support.cards import toy_card, video_card
 
 
 def resolve(request: pb.CreateGenerationRequest) -> Generation:
-    return generation_of(
+    return asked_of(
         request,
         catalog=Catalog({"toy": toy_card(), "clips": video_card()}),
         tenant="local",
         new_id=lambda: "019f3c3a-0000-7000-8000-000000000000",
         new_seed=lambda: 99,
         now=datetime(2026, 1, 1, tzinfo=UTC),
-    )
+    ).checked()
 
 
 def request(model: str = "clips", **video: Any) -> pb.CreateGenerationRequest:
