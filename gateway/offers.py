@@ -19,8 +19,9 @@ def takes_first_frame(card: ModelCard) -> bool:
 
 
 def has_previews(card: ModelCard) -> bool:
-    """Whether latents can be shown before they are decoded."""
-    return card.preview is not None
+    """Whether latents can be shown before they are decoded; not where that might show what a
+    safety checker withholds."""
+    return card.preview is not None and card.safety is None
 
 
 def has_safety_checker(card: ModelCard) -> bool:

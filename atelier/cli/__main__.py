@@ -27,6 +27,9 @@ app = typer.Typer(
 )
 
 FORMAT_HELP = "png, jpeg, webp, avif; of a video mp4, webm. Else as --out is called."
+PREVIEWS_HELP = (
+    "Show in the terminal what there is after each step, as far as the model has previews."
+)
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="A folder, or a file.")]
 
 
@@ -82,6 +85,7 @@ def generate(
     format_: Annotated[str, typer.Option("--format", help=FORMAT_HELP)] = "",
     quality: Annotated[int | None, typer.Option(help="1 to 100; of jpeg, webp, avif.")] = None,
     metadata: Annotated[bool, typer.Option(help="Write into the file how it was made.")] = True,
+    previews: Annotated[bool, typer.Option("--previews", help=PREVIEWS_HELP)] = False,
     out: OutOption = Path("out"),
     address: AddressOption = None,
     state_dir: StateDirOption = DEFAULT_STATE_DIR,
@@ -90,7 +94,7 @@ def generate(
     width, height = parse_size(size)
     wish = Wish(
         prompt, model, negative, width, height, steps, guidance, seed, n,
-        fps, format_ or files.format_of(out), quality, metadata,
+        fps, format_ or files.format_of(out), quality, metadata, 1 if previews else None,
     )  # fmt: skip
     ask(address, state_dir, lambda where: generate_(where, wish, out, Console()))
 

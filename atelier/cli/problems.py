@@ -24,6 +24,7 @@ OPTIONS = {
     "seed": "--seed",
     "count": "--n",
     "fps": "--fps",
+    "preview_every": "--previews",
     "frames_per_second": "--fps",
     "format": "--format",
     "quality": "--quality",

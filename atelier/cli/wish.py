@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from atelier.cli import problems
 from atelier.v1 import generation_pb2, model_pb2
 
-_NUMBERS = ("width", "height", "steps", "guidance", "seed", "count", "fps")
+_NUMBERS = ("width", "height", "steps", "guidance", "seed", "count", "fps", "preview_every")
 _SPELLINGS = {"jpg": "jpeg"}
 _FIELDS = {"fps": "frames_per_second"}  # where an option has a shorter name
 
@@ -30,6 +30,7 @@ class Wish:
     format: str = ""  # png, jpeg, webp, avif; mp4, webm; empty: the house's own choice
     quality: int | None = None
     metadata: bool = True
+    preview_every: int | None = None  # steps; None: no previews
 
     def request(self, model: model_pb2.Model) -> generation_pb2.GenerateRequest:
         """The wish as the gateway takes it.
