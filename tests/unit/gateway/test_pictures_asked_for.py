@@ -35,7 +35,7 @@ def whole(card: ModelCard) -> ModelCard:
     """The card of a model that can do everything."""
     return replace(
         card,
-        components=replace(card.components, vae_encoder="toy__vae_encoder", safety=Safety("s")),
+        components=replace(card.components, vae_encoder="toy__vae_encoder"),
         latents=replace(card.latents, first_frame=True),
         preview=PREVIEW,
     )
@@ -293,7 +293,13 @@ def test_a_video_has_a_small_picture_no_larger_than_itself(size: int, good: bool
 def test_models_tell_what_they_take() -> None:
     full, plain = _model(ALL["toy"]), _model(toy_card())
     assert (full.takes_images, full.takes_first_frame) == (True, False)
-    assert (full.has_previews, full.has_safety_checker) == (True, True)
+    assert (full.has_previews, full.has_safety_checker) == (True, False)
+    toy = ALL["toy"]
+    guarded = replace(toy, components=replace(toy.components, safety=Safety("guard")))
+    told = _model(guarded)  # previews would show what it withholds
+    assert (told.has_previews, told.has_safety_checker) == (False, True)
+    bad = faults(image(preview_every=1), cards={"toy": guarded})
+    assert set(bad) == {"image.preview_every"}
     [limit] = [limit for limit in full.limits if limit.field == "strength"]
     assert (limit.minimum, limit.maximum, limit.default_value) == (0.01, 1.0, 0.8)
     assert not (plain.takes_images or plain.has_previews or plain.has_safety_checker)
