@@ -14,6 +14,7 @@ from agent.commands import Commands
 from agent.device import Device
 from agent.gpu import Gauge
 from agent.host_memory import HostMemory, ModelFiles
+from agent.inputs import Inputs
 from agent.link import Link, scheduler_at
 from agent.nvml import Nvml
 from agent.outbox import Outbox
@@ -59,13 +60,14 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
         {card.name: card.components.triton_models for card in catalog.cards.values()},
     )
     store = store or ObjectStore.from_settings(settings)
-    results, checkpoints = Results(store), Checkpoints(store)
+    inputs, results, checkpoints = Inputs(store), Results(store), Checkpoints(store)
     devices = {
         device.id: Device(
             device,
             catalog,
             Triton(device.triton_address, key.get_secret_value() if key else None),
             results,
+            inputs=inputs,
             tokenizers=tokenizers,
             clock=time.monotonic,
             gauge=Gauge(nvml.gpu(device.gpu) if device.gpu else None, device.id),
@@ -106,6 +108,7 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
             task.cancel()
         await asyncio.gather(stopping, *background, return_exceptions=True)
         await commands.close()
+        inputs.close()
         results.close()
         checkpoints.close()
         for device in devices.values():

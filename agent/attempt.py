@@ -1,4 +1,4 @@
-"""The life of one attempt, told in the order it happens: text, noise, steps, pixels, files.
+"""The life of one attempt, told in the order it happens: inputs, noise, steps, pixels, files.
 
 It is written once here, as if it were alone; the step loop batches it with others underneath.
 Cancellation is heard between the phases and at every step boundary, and ends the attempt with an
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from agent.checkpoint import UPLOAD_SECONDS, Checkpoint, Checkpoints, print_of
 from agent.denoising import Denoising
+from agent.inputs import Inputs, encode
 from agent.previews import Previews
 from agent.results import Results
 from agent.safety import withheld
-from agent.sampler import Floats, noise, plan
+from agent.sampler import Floats, Plan, plan
+from agent.start import Given, fresh_noise
 from agent.step_loop import StepLoop
 from agent.text import PromptIds
 from agent.triton import Triton
@@ -55,6 +57,7 @@ class AttemptRun:
         tokenizer: PromptIds,
         triton: Triton,
         loop: StepLoop,
+        inputs: Inputs,
         results: Results,
         checkpoints: Checkpoints,
         tell: Callable[[Told], None],
@@ -66,6 +69,7 @@ class AttemptRun:
         self._tokenizer = tokenizer
         self._triton = triton
         self._loop = loop
+        self._inputs = inputs
         self._results = results
         self._checkpoints = checkpoints
         self._tell = tell
@@ -106,7 +110,7 @@ class AttemptRun:
         try:
             return await self._live()
         except AttemptPreemptedError:
-            return Preempted(attempt, self._denoising.step if self._denoising else 0)
+            return Preempted(attempt, self._denoising.made if self._denoising else 0)
         except AttemptCancelledError:
             gone = AtelierError("the attempt was cancelled", reason="CANCELLED")
             gone.code = "CANCELLED"
@@ -123,14 +127,18 @@ class AttemptRun:
     async def _live(self) -> Succeeded:
         spec = self.work.spec
         embeddings = await self._encode_text()
+        brought = await self._inputs.fetch(self.work)
+        given = await encode(self._triton, self.card, spec, brought)
+        if brought and brought.mask is None:
+            brought = None  # it is in the latents
         self._go_on(Phase.DENOISING)
-        latents = await self._denoise(embeddings)
-        self._go_on(Phase.DECODING, step=spec.steps)
-        images = await self._decode(latents)
+        latents = await self._denoise(embeddings, given)
+        self._go_on(Phase.DECODING, step=spec.run_steps)
+        images = await self._inputs.paste(brought, await self._decode(latents))
         unsafe = await withheld(self._triton, self.card, images)
         self._leave(self)
         self._tell(Released(self.work.attempt))
-        self._go_on(Phase.UPLOADING, step=spec.steps)
+        self._go_on(Phase.UPLOADING, step=spec.run_steps)
         results = await self._results.publish(
             self.work, self.card, images, lambda: self._cancelled, withheld=unsafe
         )
@@ -146,32 +154,28 @@ class AttemptRun:
         ids = self._tokenizer.encode(spec.negative_prompt, spec.prompt)
         return await self._triton.encode_text(self.card, ids)
 
-    async def _denoise(self, embeddings: Floats) -> Floats:
+    async def _denoise(self, embeddings: Floats, given: Given) -> Floats:
         """float32 (count, C, h, w) without noise."""
-        spec, form = self.work.spec, self.card.latents
-        try:
-            steps = plan(self.card.schedule, spec.sampler, spec.steps)
-        except ValueError as error:
-            raise ExecutionError(
-                f"this model cannot be sampled so: {error}", retryable=False, reason="INVALID_SPEC"
-            ) from error
-        shape = form.shape(spec.width, spec.height)
+        spec = self.work.spec
+        steps = self._plan()
         seeds = tuple(spec.seed_of(i) for i in range(spec.count))
-        start = np.stack([noise(seed, 0, shape) for seed in seeds])
-        start *= np.float32(steps.initial_scale)
+        fresh = fresh_noise(seeds, self.card.latents.shape(spec.width, spec.height))
         self._denoising = Denoising(
             card=self.card,
             shape=spec.shape,
             plan=steps,
             guidance=spec.guidance,
             text_embeddings=embeddings,
-            latents=start,
-            denoised_prev=np.zeros_like(start),
+            latents=given.begin(steps, fresh),
+            denoised_prev=np.zeros_like(fresh),
             seeds=seeds,
             granted=self.work.rows_at_once,
+            step=steps.first,
             on_step=self._on_step,
+            kept=given.kept(fresh),
+            shown=given.shown,
         )
-        if found := await self._checkpoints.find(self.work, self.card, start.shape):
+        if found := await self._checkpoints.find(self.work, self.card, fresh.shape):
             log.info("goes on", step=found.step, steps=spec.steps)
             # Copies: the loop writes into what it is given.
             self._denoising.latents = found.latents.copy()
@@ -179,6 +183,17 @@ class AttemptRun:
             self._denoising.step = found.step
         await self._loop.denoise(self._denoising)
         return self._denoising.latents
+
+    def _plan(self) -> Plan:
+        spec = self.work.spec
+        try:
+            return plan(
+                self.card.schedule, spec.sampler, spec.steps, first=spec.steps - spec.run_steps
+            )
+        except ValueError as error:
+            raise ExecutionError(
+                f"this model cannot be sampled so: {error}", retryable=False, reason="INVALID_SPEC"
+            ) from error
 
     async def _decode(self, latents: Floats) -> NDArray[np.uint8]:
         """uint8 (count, H, W, 3), or (1, T, H, W, 3) of a video."""
@@ -199,11 +214,11 @@ class AttemptRun:
             raise AttemptCancelledError
         if self._preempted and phase in (Phase.ENCODING_TEXT, Phase.DENOISING):
             raise AttemptPreemptedError
-        self._tell(Progressed(self.work.attempt, phase, step, self.work.spec.steps, 0.0))
+        self._tell(Progressed(self.work.attempt, phase, step, self.work.spec.run_steps, 0.0))
 
-    def _on_step(self, step: int, seconds: float) -> None:
-        total = self.work.spec.steps
-        told = Progressed(self.work.attempt, Phase.DENOISING, step, total, seconds)
+    def _on_step(self, made: int, seconds: float) -> None:
+        total = self.work.spec.run_steps
+        told = Progressed(self.work.attempt, Phase.DENOISING, made, total, seconds)
         self._tell(told)
         if self._denoising:
             self._previews.after(told, self._denoising.denoised_prev[0])
@@ -217,7 +232,7 @@ class AttemptRun:
     def _checkpoint(self) -> Checkpoint | None:
         """Where it is, if it has come anywhere."""
         now = self._denoising
-        if now is None or not 0 < now.step < now.plan.steps:
+        if now is None or not now.plan.first < now.step < now.plan.steps:
             return None
         print_ = print_of(self.work, self.card)
         return Checkpoint(print_, now.step, now.latents.copy(), now.denoised_prev.copy())

@@ -46,7 +46,8 @@ class StepRows:
     """What a step takes, N rows of any generations. All float32:
 
     latents, denoised_prev (N, C, h, w); timestep (N, 1); text_embeddings (N, 2, tokens, width),
-    negative first; guidance (N, 1); coefficients (N, 6) = s, p, q, a, b, c.
+    negative first; guidance (N, 1); coefficients (N, 6) = s, p, q, a, b, c. Of a denoiser that was
+    trained for inpainting also mask (N, 1, h, w) and known (N, C, h, w); else None.
     """
 
     latents: Floats
@@ -55,21 +56,26 @@ class StepRows:
     text_embeddings: Floats
     guidance: Floats
     coefficients: Floats
+    mask: Floats | None = None
+    known: Floats | None = None
 
     @property
     def inputs(self) -> dict[str, Floats]:
         """By the names that the denoiser gives them."""
-        return {name: getattr(self, name) for name in StepRows.__dataclass_fields__}
+        all_of_them = {name: getattr(self, name) for name in StepRows.__dataclass_fields__}
+        return {name: array for name, array in all_of_them.items() if array is not None}
 
     @classmethod
-    def empty(cls, count: int, latents: Shape, text: Shape) -> StepRows:
-        """Room for `count` rows. `latents`, `text`: the shapes of one row's."""
-        shapes = input_shapes(count, latents, text)
+    def empty(cls, count: int, latents: Shape, text: Shape, masked: bool = False) -> StepRows:
+        """Room for `count` rows. `latents`, `text`: the shapes of one row's; `masked`: with mask
+        and known."""
+        shapes = input_shapes(count, latents, text, masked)
         return cls(**{name: np.empty(shape, np.float32) for name, shape in shapes.items()})
 
 
-def input_shapes(count: int, latents: Shape, text: Shape) -> dict[str, Shape]:
+def input_shapes(count: int, latents: Shape, text: Shape, masked: bool = False) -> dict[str, Shape]:
     """The shape of each input of a step of `count` rows."""
+    shown = {"mask": (count, 1, *latents[1:]), "known": (count, *latents)} if masked else {}
     return {
         "latents": (count, *latents),
         "denoised_prev": (count, *latents),
@@ -77,6 +83,7 @@ def input_shapes(count: int, latents: Shape, text: Shape) -> dict[str, Shape]:
         "text_embeddings": (count, *text),
         "guidance": (count, 1),
         "coefficients": (count, COEFFICIENTS),
+        **shown,
     }
 
 
@@ -113,7 +120,7 @@ class Region:
         (SHARED_MEMORY / self.name).unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SharedRows(StepRows):
     """Rows that lie in a region, with room for what comes back; `offsets` in bytes, by tensor."""
 
@@ -157,9 +164,9 @@ class StepBuffers:
         self.region: Region | None = None
         self.outgrown: list[Region] = []  # registered, and to be unregistered
         self._create = create
-        self._laid_out: tuple[tuple[int, Shape, Shape], SharedRows] | None = None
+        self._laid_out: tuple[tuple[int, Shape, Shape, bool], SharedRows] | None = None
 
-    def rows(self, count: int, latents: Shape, text: Shape) -> SharedRows:
+    def rows(self, count: int, latents: Shape, text: Shape, masked: bool = False) -> SharedRows:
         """Room for `count` rows; the same object as before where nothing changed.
 
         Raises:
@@ -167,10 +174,10 @@ class StepBuffers:
         """
         if self.region and self.region.busy:
             self.abandon()
-        wanted = (count, latents, text)
+        wanted = (count, latents, text, masked)
         if self._laid_out and self._laid_out[0] == wanted:
             return self._laid_out[1]
-        inputs = input_shapes(count, latents, text)
+        inputs = input_shapes(*wanted)
         shapes = inputs | dict.fromkeys(OUTPUTS, (count, *latents))
         offsets, end = {}, 0
         for name, shape in shapes.items():

@@ -1,10 +1,11 @@
 """Checkpoints: where a generation left off, so that it goes on there, on this device or another.
 
-A checkpoint is latents, denoised_prev and the step that both are of. Noise is drawn by (seed, step)
-and embeddings are computed anew, so nothing else is needed, and at an equal batch size the pictures
-are the same bytes as without a pause. It is a function of the generation: whichever attempt wrote
-it, and however late, it is right. So it has no fence, and its key has no attempt: what it bears is
-a print of all that it depends on, and one that bears another is not used.
+A checkpoint is latents, denoised_prev and the step that both are of. Noise is drawn by (seed,
+step), and text and pictures that were given are encoded anew, so nothing else is needed, and at an
+equal batch size the pictures are the same bytes as without a pause. It is a function of the
+generation: whichever attempt wrote it, and however late, it is right. So it has no fence, and its
+key has no attempt: what it bears is a print of all that it depends on, and one that bears another
+is not used.
 
 It is kept in the agent, and put into the object store for other agents: when a generation is taken
 off its device or its device fails, and every UPLOAD_SECONDS of denoising, for those that die with
@@ -145,7 +146,7 @@ class Checkpoints:
             return None
         fits = (
             found.print == print_of(work, card)
-            and 0 < found.step < work.spec.steps
+            and work.spec.steps - work.spec.run_steps < found.step < work.spec.steps
             and found.latents.shape == found.denoised_prev.shape == shape
             and found.latents.dtype == found.denoised_prev.dtype == np.float32
             and bool(np.isfinite(found.latents).all() and np.isfinite(found.denoised_prev).all())

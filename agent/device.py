@@ -14,6 +14,7 @@ import structlog
 from agent.attempt import AttemptRun
 from agent.checkpoint import Checkpoints
 from agent.gpu import Gauge
+from agent.inputs import Inputs
 from agent.loader import Files, Loader, unknown
 from agent.probe import try_out
 from agent.recycle import end_process
@@ -60,6 +61,7 @@ class Device:
         triton: Triton,
         results: Results,
         *,
+        inputs: Inputs,
         tokenizers: Mapping[str, PromptIds],
         clock: Callable[[], float],
         gauge: Gauge | None = None,
@@ -74,6 +76,7 @@ class Device:
         self._catalog = catalog
         self._triton = triton
         self._results = results
+        self._inputs = inputs
         self._checkpoints = checkpoints or Checkpoints(None)
         self._tokenizers = tokenizers
         self._clock = clock
@@ -135,6 +138,7 @@ class Device:
             tokenizer=self._tokenizers[card.name],
             triton=self._triton,
             loop=self._loop,
+            inputs=self._inputs,
             results=self._results,
             checkpoints=self._checkpoints,
             tell=tell,

@@ -38,6 +38,7 @@ async def _try_out(triton: Triton, card: ModelCard, ids: NDArray[np.int64]) -> N
     width, height = (int(side) for side in shape.split("x")[:2])
     text = await triton.encode_text(card, ids)
     latents = np.zeros((1, *card.latents.shape(width, height)), dtype=np.float32)
+    masked = card.latents.masking == "concat"
     rows = StepRows(
         latents=latents,
         denoised_prev=latents,
@@ -46,6 +47,8 @@ async def _try_out(triton: Triton, card: ModelCard, ids: NDArray[np.int64]) -> N
         guidance=np.full((1, 1), 1.0, dtype=np.float32),
         # x_next = x: whatever the model says, these latents can be decoded.
         coefficients=np.array([[1, 1, 0, 1, 0, 0]], dtype=np.float32),
+        mask=np.ones_like(latents[:, :1]) if masked else None,
+        known=latents if masked else None,
     )
     after, denoised = await triton.step(card, shape, rows)
     if not (np.isfinite(after).all() and np.isfinite(denoised).all()):

@@ -33,14 +33,14 @@ class SharedMemory:
         self._buffers: StepBuffers | None = buffers or StepBuffers()  # None: nothing is shared
         self._swept = False  # of what an earlier agent left registered
 
-    def rows(self, count: int, latents: Shape, text: Shape) -> StepRows:
+    def rows(self, count: int, latents: Shape, text: Shape, masked: bool = False) -> StepRows:
         """Room for the rows of a step, shared where that can be."""
         if self._buffers:
             try:
-                return self._buffers.rows(count, latents, text)
+                return self._buffers.rows(count, latents, text, masked)
             except OSError as error:
                 self._give_up(str(error))
-        return StepRows.empty(count, latents, text)
+        return StepRows.empty(count, latents, text, masked)
 
     async def is_mapped(self, region: Region) -> bool:
         """Whether Triton has the region; it is told of it the first time.

@@ -55,25 +55,41 @@ class Shown:
     known: Floats
 
 
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a generation was given beside its text, as latents.
+
+    picture: float32 (C, h, w), to start from; None: nothing.
+    new: bool, as in Kept; None: all of it.
+    shown: to a denoiser that was trained for inpainting; None: to any other.
+    """
+
+    picture: Floats | None = None
+    new: NDArray[np.bool_] | None = None
+    shown: Shown | None = None
+
+    def begin(self, plan: Plan, fresh: Floats) -> Floats:
+        """Latents before step `plan.first`, from noise: both float32 (n, C, h, w).
+
+        Where something is kept, the whole way begins with noise alone, as diffusers' does, though
+        its first level may hold some of a picture.
+        """
+        if self.picture is None or (self.new is not None and plan.first == 0):
+            return fresh * np.float32(plan.initial_scale)
+        alpha, sigma = plan.levels[plan.first]
+        begun: Floats = alpha * self.picture + sigma * fresh
+        return begun
+
+    def kept(self, fresh: Floats) -> Kept | None:
+        """What is put back; a denoiser that sees the mask keeps what is outside by itself."""
+        if self.picture is None or self.new is None or self.shown:
+            return None
+        return Kept(self.picture, fresh, self.new)
+
+
 def fresh_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Floats:
     """What the latents of pictures of these seeds begin with: float32 (n, *shape)."""
     return np.stack([noise(seed, 0, shape) for seed in seeds])
-
-
-def first_latents(plan: Plan, fresh: Floats, picture: Floats | None, *, masked: bool) -> Floats:
-    """Latents before step `plan.first`: float32 (n, C, h, w).
-
-    Args:
-        fresh: float32 (n, C, h, w).
-        picture: float32 (C, h, w), latents to start from; None: from noise.
-        masked: what is outside of a mask is put back later, so that the whole way begins with
-            noise alone, as diffusers' does, though its first level may hold some of a picture.
-    """
-    if picture is None or (masked and plan.first == 0):
-        return fresh * np.float32(plan.initial_scale)
-    alpha, sigma = plan.levels[plan.first]
-    begun: Floats = alpha * picture + sigma * fresh
-    return begun
 
 
 def made_anew(mask: Floats, downscale: int) -> NDArray[np.bool_]:
@@ -83,8 +99,9 @@ def made_anew(mask: Floats, downscale: int) -> NDArray[np.bool_]:
     and what becomes of its other pixels is not seen, since the picture's own are put back.
     """
     height, width = (side // downscale for side in mask.shape)
-    new: NDArray[np.bool_] = (mask >= NEW).reshape(height, downscale, width, downscale)
-    return new.any(axis=(1, 3))[np.newaxis]
+    squares = (mask >= NEW).reshape(1, height, downscale, width, downscale)
+    new: NDArray[np.bool_] = squares.any(axis=(2, 4))
+    return new
 
 
 def shown_mask(mask: Floats, downscale: int) -> Floats:

@@ -45,17 +45,21 @@ def batches(group: list[Member]) -> list[list[Slice]]:
     return made
 
 
-def gather_text(batch: list[Slice], rows: StepRows) -> None:
-    """Write the text of a batch's rows, in its order."""
+def gather_given(batch: list[Slice], rows: StepRows) -> None:
+    """Write what stays as it is from step to step: the text of a batch's rows, and the mask."""
     start = 0
     for member, low, high in batch:
         end = start + high - low
         rows.text_embeddings[start:end] = member.work.text_embeddings
+        shown = member.work.shown
+        if shown and rows.mask is not None and rows.known is not None:
+            rows.mask[start:end] = shown.mask
+            rows.known[start:end] = shown.known
         start = end
 
 
 def gather(batch: list[Slice], rows: StepRows) -> None:
-    """Write the rows of a batch, in its order, but for their text."""
+    """Write the rows of a batch, in its order, but for what was given."""
     start = 0
     for member, low, high in batch:
         work, end = member.work, start + high - low

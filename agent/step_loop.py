@@ -37,7 +37,7 @@ import structlog
 from agent.buffers import Shape, StepRows
 from agent.denoising import Denoising
 from agent.sampler import Floats, renewal
-from agent.step_batch import Member, Slice, batches, gather, gather_text, scatter
+from agent.step_batch import Member, Slice, batches, gather, gather_given, scatter
 from agent.work import AttemptCancelledError, AttemptPreemptedError
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
@@ -48,7 +48,7 @@ log = structlog.get_logger()
 class Stepper(Protocol):
     """What the loop needs of a device."""
 
-    def rows(self, count: int, latents: Shape, text: Shape) -> StepRows: ...
+    def rows(self, count: int, latents: Shape, text: Shape, masked: bool = False) -> StepRows: ...
 
     async def step(self, card: ModelCard, shape: str, rows: StepRows) -> tuple[Floats, Floats]: ...
 
@@ -137,10 +137,10 @@ class StepLoop:
         work = batch[0][0].work
         try:
             count = sum(high - low for _, low, high in batch)
-            rows = self._stepper.rows(count, work.latents.shape[1:], work.text_embeddings.shape)
+            latents, text = work.latents.shape[1:], work.text_embeddings.shape
+            rows = self._stepper.rows(count, latents, text, work.shown is not None)
             self._fill(rows, batch)
-            latents, denoised = await self._stepper.step(work.card, work.shape, rows)
-            scatter(batch, latents, denoised)
+            scatter(batch, *await self._stepper.step(work.card, work.shape, rows))
             return True
         except ExecutionError as error:
             for member, _, _ in batch:
@@ -156,7 +156,7 @@ class StepLoop:
         for that is most of a row, and stays as it is."""
         before, self._laid_out = self._laid_out, None
         if before is None or before[0] is not rows or before[1] != batch:
-            gather_text(batch, rows)
+            gather_given(batch, rows)
         gather(batch, rows)
         self._laid_out = rows, batch
 
@@ -222,8 +222,10 @@ def _pass_boundary(member: Member, seconds: float) -> None:
         if member.fresh is not None:
             work.latents += member.fresh
             member.fresh = None
+        if work.kept:
+            work.kept.restore(work.latents, work.plan, work.step)
         if work.step == work.plan.steps:
             member.done.set_result(None)
         elif work.preempted:
             member.done.set_exception(AttemptPreemptedError())
-        work.on_step(work.step, seconds)
+        work.on_step(work.made, seconds)

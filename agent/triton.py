@@ -108,11 +108,19 @@ class Triton:
         )
         return answer["text_embeddings"]
 
-    def rows(self, count: int, latents: Shape, text: Shape) -> StepRows:
+    async def encode_image(self, card: ModelCard, images: NDArray[np.uint8]) -> Floats:
+        """uint8 (N, [T,] H, W, 3) -> latents float32 (N, C, [T,] h, w)."""
+        answer = await self._infer(
+            card, card.components.vae_encoder, {"images": images}, ("latents",), INFER_SECONDS
+        )
+        return answer["latents"]
+
+    def rows(self, count: int, latents: Shape, text: Shape, masked: bool = False) -> StepRows:
         """Room for the rows of one step, to be filled and given to `step`; good until the next
-        call, as is what that step returned. `latents`, `text`: the shapes of one row's.
+        call, as is what that step returned. `latents`, `text`: the shapes of one row's; `masked`:
+        with room for what a denoiser sees of a mask.
         """
-        return self._shared.rows(count, latents, text)
+        return self._shared.rows(count, latents, text, masked)
 
     async def step(self, card: ModelCard, shape: str, rows: StepRows) -> tuple[Floats, Floats]:
         """One denoise step of N rows: next latents and denoised, both float32 (N, C, h, w)."""

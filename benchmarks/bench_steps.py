@@ -97,9 +97,9 @@ class Watched:
         self._told: tuple[int, int] = (0, 0)
         self.steps: list[Step] = []
 
-    def rows(self, count: int, latents: Shape, text: Shape) -> StepRows:
+    def rows(self, count: int, latents: Shape, text: Shape, masked: bool = False) -> StepRows:
         self.steps.append(Step(time.perf_counter()))
-        return self._triton.rows(count, latents, text)
+        return self._triton.rows(count, latents, text, masked)
 
     async def step(self, card: ModelCard, shape: str, rows: StepRows) -> tuple[Floats, Floats]:
         step = self.steps[-1]

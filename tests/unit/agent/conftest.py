@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 
 from agent.commands import Commands
 from agent.device import Device
+from agent.inputs import Inputs
 from agent.outbox import Outbox
 from agent.results import Results
-from atelier.catalog import Catalog
+from atelier.catalog import Catalog, ModelCard
 from atelier.config import DeviceSettings
 from atelier.v1 import agent_pb2 as pb
 from tests.support.cards import toy_card
@@ -64,15 +66,22 @@ class Inside:
 
 @pytest.fixture
 async def inside() -> AsyncIterator[Inside]:
-    card = toy_card()
+    async with an_inside(toy_card()) as made:
+        yield made
+
+
+@asynccontextmanager
+async def an_inside(card: ModelCard) -> AsyncIterator[Inside]:
+    """One device that serves `card`."""
     triton, store = FakeTriton(), DictStore()
-    results = Results(store)
+    results, inputs = Results(store), Inputs(store)
     triton.loaded = set(card.components.triton_models)
     device = Device(
         DeviceSettings(id="cpu-0", triton_address="127.0.0.1:1", capacity_bytes=1000),
         Catalog({card.name: card}),
         triton,  # type: ignore[arg-type]
         results,
+        inputs=inputs,
         tokenizers={card.name: FakeTokenizer()},  # type: ignore[dict-item]
         clock=Ticks(),
         tell=lambda told: commands.tell(told),
@@ -82,6 +91,7 @@ async def inside() -> AsyncIterator[Inside]:
     loop = asyncio.create_task(device.run_loop())
     yield Inside(triton, store, device, outbox, commands)
     await commands.close()
+    inputs.close()
     results.close()
     loop.cancel()
     await asyncio.gather(loop, return_exceptions=True)
@@ -117,7 +127,10 @@ def run_message() -> Iterator[Callable[..., pb.ConnectResponse]]:
         values: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 3}
         values |= {"guidance": 1.5, "seed": 7, "count": 1, "sampler": "ddim"}
         for name, value in (values | image).items():
-            setattr(generation.image, name, value)
+            if name in ("init_image", "mask_image"):  # by their keys
+                getattr(generation.image, name).object_key = value
+            else:
+                setattr(generation.image, name, value)
         return pb.ConnectResponse(run=run)
 
     yield make

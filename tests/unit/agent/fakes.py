@@ -58,8 +58,10 @@ class FakeTriton:
         wide = np.repeat(ids[:, :, None], card.text.width, axis=2)
         return (wide / 50_000).astype(np.float32)
 
-    def rows(self, count: int, latents: tuple[int, ...], text: tuple[int, ...]) -> StepRows:
-        return StepRows.empty(count, latents, text)
+    def rows(
+        self, count: int, latents: tuple[int, ...], text: tuple[int, ...], masked: bool = False
+    ) -> StepRows:
+        return StepRows.empty(count, latents, text, masked)
 
     async def step(self, card: ModelCard, shape: str, rows: StepRows) -> Any:
         await asyncio.sleep(0)
@@ -76,6 +78,9 @@ class FakeTriton:
         s, p, q, a, b, c = (wide(rows.coefficients[:, i]) for i in range(6))
         # Plain arithmetic only: sums and tanh may round otherwise in another batch.
         told = wide(rows.text_embeddings[:, 1, 1, 0] + 0.1 * rows.guidance[:, 0])
+        assert (rows.mask is not None) == (card.latents.masking == "concat")
+        if rows.mask is not None and rows.known is not None:
+            told = told + 0.1 * rows.mask + 0.2 * rows.known
         x = s * rows.latents + told
         m = x / (1 + np.abs(x)) * wide(rows.timestep[:, 0]) / 1000
         denoised = p * rows.latents + q * m
@@ -83,6 +88,14 @@ class FakeTriton:
         if self.poison:
             latents[0] = np.nan
         return latents.astype(np.float32), denoised.astype(np.float32)
+
+    async def encode_image(self, card: ModelCard, images: Any) -> Any:
+        """What decode undoes, but for rounding: three channels of colour, and one of nothing."""
+        await asyncio.sleep(0)
+        self._check("encode_image", images)
+        down = card.latents.downscale
+        colours = (images[:, ::down, ::down].transpose(0, 3, 1, 2).astype(np.float32) - 128) / 64
+        return np.concatenate([colours, np.zeros_like(colours[:, :1])], axis=1)
 
     async def decode(self, card: ModelCard, latents: Any) -> Any:
         await asyncio.sleep(0)
@@ -111,8 +124,10 @@ class InPlaceTriton(FakeTriton):
         super().__init__()
         self.buffers = StepBuffers()
 
-    def rows(self, count: int, latents: tuple[int, ...], text: tuple[int, ...]) -> StepRows:
-        return self.buffers.rows(count, latents, text)
+    def rows(
+        self, count: int, latents: tuple[int, ...], text: tuple[int, ...], masked: bool = False
+    ) -> StepRows:
+        return self.buffers.rows(count, latents, text, masked)
 
     async def step(self, card: ModelCard, shape: str, rows: StepRows) -> Any:
         assert isinstance(rows, SharedRows)
@@ -136,10 +151,10 @@ class DictStore:
             raise UnavailableError("the object store is away")
         self.objects[key] = data
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, most_bytes: int | None = None) -> bytes:
         if key not in self.objects:
             raise NotFoundError("no such object")
-        return self.objects[key]
+        return self.objects[key][:most_bytes]
 
     def delete(self, key: str) -> None:
         del self.objects[key]

@@ -17,6 +17,7 @@ import pytest
 from agent.denoising import Denoising
 from agent.device import FAULT_SECONDS, Device
 from agent.gpu import Gauge
+from agent.inputs import Inputs
 from agent.recycle import end_process
 from agent.results import Results
 from agent.sampler import plan
@@ -56,6 +57,7 @@ def device(
         Catalog({card.name: card}),
         triton,  # type: ignore[arg-type]
         Results(DictStore()),
+        inputs=Inputs(DictStore()),
         tokenizers={},
         clock=clock or Ticks(),
         gauge=Gauge(driver, "gpu-0"),

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from agent.sampler import noise, plan, renewal
-from agent.start import first_latents
+from agent.start import Given
 from atelier.catalog import FLOW_SAMPLERS, SAMPLERS, NoiseSchedule
 from atelier.spec import steps_of
 
@@ -102,7 +102,7 @@ def worst_error(sampler: str, of: NoiseSchedule, steps: int, first: int | None =
     fresh, worst = noise(3, 0, SHAPE), 0.0
     their_x = torch.from_numpy(fresh) * getattr(theirs, "init_noise_sigma", 1.0)
     picture = None if first is None else 0.8 * noise(5, 0, SHAPE)
-    x = torch.from_numpy(first_latents(ours, fresh, picture, masked=False))
+    x = torch.from_numpy(Given(picture).begin(ours, fresh))
     if picture is not None:
         add = theirs.scale_noise if sampler == "flow_euler" else theirs.add_noise
         given, drawn = torch.from_numpy(picture), torch.from_numpy(fresh)

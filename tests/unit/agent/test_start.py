@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent.sampler import noise, plan
-from agent.start import Kept, first_latents, fresh_noise, made_anew, shown_mask
+from agent.start import Given, Kept, fresh_noise, made_anew, shown_mask
 from tests.support.cards import toy_card
 
 SCHEDULE = toy_card().schedule
@@ -17,7 +17,7 @@ PICTURE = noise(99, 0, SHAPE)
 def test_each_picture_has_its_own_noise_and_one_picture() -> None:
     fresh = fresh_noise((7, 8), SHAPE)
     made = plan(SCHEDULE, "ddim", 10, first=4)
-    latents = first_latents(made, fresh, PICTURE, masked=False)
+    latents = Given(PICTURE).begin(made, fresh)
     alpha, sigma = made.levels[4]
     for row, seed in zip(latents, (7, 8), strict=True):
         np.testing.assert_allclose(row, alpha * PICTURE + sigma * noise(seed, 0, SHAPE), rtol=1e-6)
@@ -29,10 +29,10 @@ def test_the_whole_way_under_a_mask_begins_with_noise_alone(sampler: str) -> Non
     fresh = fresh_noise((7,), SHAPE)
     whole, part = plan(SCHEDULE, sampler, 10), plan(SCHEDULE, sampler, 10, first=1)
     expected = fresh * np.float32(whole.initial_scale)
-    np.testing.assert_array_equal(first_latents(whole, fresh, PICTURE, masked=True), expected)
-    np.testing.assert_array_equal(first_latents(whole, fresh, None, masked=False), expected)
-    begun = first_latents(part, fresh, PICTURE, masked=True)
-    np.testing.assert_array_equal(begun, first_latents(part, fresh, PICTURE, masked=False))
+    masked = Given(PICTURE, np.ones((1, 3, 5), np.bool_))
+    np.testing.assert_array_equal(masked.begin(whole, fresh), expected)
+    np.testing.assert_array_equal(Given().begin(whole, fresh), expected)
+    np.testing.assert_array_equal(masked.begin(part, fresh), Given(PICTURE).begin(part, fresh))
 
 
 def test_what_is_kept_is_at_the_level_that_the_step_came_to() -> None:
