@@ -98,6 +98,7 @@ class ObjectStore:
                 data=io.BytesIO(data),
                 length=len(data),
                 content_type=content_type,
+                part_size=max(PART_BYTES, len(data)),  # in one piece: the checksum is of all
                 metadata={"x-amz-checksum-sha256": digest},
             ),
         )

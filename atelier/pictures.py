@@ -149,6 +149,8 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         yield kind, view[at + 8 : at + 8 + length]
+        if kind == b"IEND":  # nobody reads what is behind it
+            return
         at += 12 + length
 
 

@@ -78,8 +78,8 @@ async def serving(
     Raises:
         RuntimeError: the address is taken.
     """
-    limit = ("grpc.max_receive_message_length", max_request_bytes)
-    server = grpc.aio.server(options=[*SERVER_OPTIONS, limit], interceptors=[ErrorInterceptor()])
+    options = {**dict(SERVER_OPTIONS), "grpc.max_receive_message_length": max_request_bytes}
+    server = grpc.aio.server(options=[*options.items()], interceptors=[ErrorInterceptor()])
     register(server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
-import signal
-import socket
-import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -26,6 +21,7 @@ from pydantic import SecretStr
 from atelier.config import ObjectStoreSettings
 from atelier.errors import NotFoundError, UnavailableError
 from atelier.object_store import FIRST_PAUSE_SECONDS, PART_BYTES, TRIES, ObjectStore
+from tests.support.s3 import s3_server
 
 SECRET = "canary-secret"
 
@@ -130,45 +126,13 @@ def test_presigning_calls_nobody() -> None:
 # --- a real server ------------------------------------------------------------------------------
 
 
-def free_ports(names: tuple[str, ...]) -> dict[str, int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in names]
-    ports = {name: probe.getsockname()[1] for name, probe in zip(names, probes, strict=True)}
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where a running SeaweedFS serves S3."""
-    from atelier.embedded.part import NotReadyError
-    from atelier.embedded.s3 import PORTS
-    from atelier.embedded.s3 import ObjectStore as Part
-
     # A socket's path may have 107 bytes only; a folder's may have more.
     folder = tmp_path_factory.mktemp("s3") / f"a {'long ' * 20}path"
-    part = Part(folder, free_ports(PORTS), "key", SECRET, secrets.token_hex())
-    part.prepare()
-    command = part.command()
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command.argv, cwd=command.cwd, env=dict(command.environment),
-            stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    try:
-        give_up = time.monotonic() + 60
-        while True:
-            try:
-                part.probe()
-                break
-            except NotReadyError:
-                assert time.monotonic() < give_up, (folder / "log").read_text()[-4000:]
-                time.sleep(0.2)
-        yield part.address
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with s3_server(folder, "key", SECRET) as address:
+        yield address
 
 
 @pytest.fixture
@@ -185,8 +149,9 @@ def fetch(url: str) -> bytes:
 
 
 @pytest.mark.real
-def test_bytes_survive(store: ObjectStore) -> None:
-    data = os.urandom(300_000)
+@pytest.mark.parametrize("size", [0, 300_000, PART_BYTES, PART_BYTES + 1, 30_000_000])
+def test_bytes_survive(store: ObjectStore, size: int) -> None:
+    data = os.urandom(size)
     store.put("results/local/g/1/0.png", data, "image/png")
     assert store.get("results/local/g/1/0.png") == data
     url, _ = store.presign("results/local/g/1/0.png", 60)
@@ -237,8 +202,21 @@ def test_odd_keys(store: ObjectStore, key: str) -> None:
 
 @pytest.mark.real
 def test_what_is_not_there(store: ObjectStore) -> None:
-    with pytest.raises(NotFoundError):
-        store.get("nothing/here")
+    assert not store.has("nothing/here")
+    for most_bytes in (None, 10):
+        with pytest.raises(NotFoundError):
+            store.get("nothing/here", most_bytes=most_bytes)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("size", [0, 5, 10, 11, 3_000_000])
+def test_no_more_is_read_than_asked_for(store: ObjectStore, size: int) -> None:
+    data = os.urandom(size)
+    store.put("inputs/local/large.png", data, "image/png")
+    assert store.has("inputs/local/large.png")
+    for _ in range(3):  # what was left unread spoils no later answer
+        assert store.get("inputs/local/large.png", most_bytes=10) == data[:10]
+    assert store.get("inputs/local/large.png") == data
 
 
 @pytest.mark.real
