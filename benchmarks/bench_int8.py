@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.chain import Chain, Pictures, onnx_path
+from exporters.gate import INT8_GATE
 from exporters.int8 import Feed, Recorder, Session, quantize
-from exporters.int8_gate import GATE, Likeness, compare, require
+from exporters.int8_gate import Likeness, compare, require
 from exporters.measure import open_session
 from exporters.tiny.checker import measure
 from exporters.tiny.scenes import Scene, all_scenes, prompt_of
@@ -96,12 +97,12 @@ def likenesses(part: str, found: Sequence[Likeness]) -> Iterator[dict[str, Any]]
             name, value, goal = (
                 f"{part}: PSNR of {each.output}, worst",
                 each.psnr_db,
-                GATE.min_psnr_db,
+                INT8_GATE.min_psnr_db,
             )
             yield claim(name, value, "dB", ">=", goal)
         elif each.relative_l2 is not None:
             name = f"{part}: relative L2 of {each.output}, worst row"
-            yield claim(name, each.relative_l2, "share", "<=", GATE.max_relative_l2)
+            yield claim(name, each.relative_l2, "share", "<=", INT8_GATE.max_relative_l2)
 
 
 def speeds(part: str, sessions: tuple[Session, Session], feed: Feed) -> Iterator[dict[str, Any]]:
@@ -135,7 +136,7 @@ def pictures(chain: Chain, quantized: Chain, scenes: Sequence[Scene]) -> Iterato
             right[0] += measure(single) == scene
             right[1] += measure(other) == scene
     shares = [count / len(scenes) for count in right]
-    yield claim("pictures: PSNR against FP32, worst", worst, "dB", ">=", GATE.min_psnr_db)
+    yield claim("pictures: PSNR against FP32, worst", worst, "dB", ">=", INT8_GATE.min_psnr_db)
     yield claim("pictures: all as prompted, FP32", shares[0], "share", ">=", 0.99)
     yield claim("pictures: all as prompted, INT8", shares[1], "share", ">=", 0.99)
 

@@ -65,7 +65,7 @@ def export(
         name=name,
         repository=repository,
         family=family,
-        precision=precision or ("fp32" if engine == "onnx" else "fp16"),
+        precision=precision or ("fp32" if engine == "onnx" else "fp16"),  # type: ignore[arg-type]
         engine=ENGINES[engine],  # type: ignore[arg-type]
         shapes=sizes,
         max_batch=max_batch,

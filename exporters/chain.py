@@ -86,7 +86,7 @@ class Chain:
             target.parent.mkdir()
             int8.quantize(paths[role], target, learnt[role])
             likenesses[role] = int8_gate.compare(paths[role], target, unseen[role])
-            int8_gate.require(likenesses[role])
+            int8_gate.require(likenesses[role], self._family.int8)
         return likenesses
 
     def preview(self, paths: Mapping[str, Path], tell: Tell) -> preview.Preview:

@@ -55,12 +55,13 @@ def build_plan(
     """
     folder.mkdir(parents=True, exist_ok=True)
     sizes = [(height, width) for width, height in shapes]
+    engines = EngineCache(cache)
     try:
         wanted = profiles(component, sizes, downscale=downscale)
-        made = build(
-            library, source, folder / PLAN_FILE, wanted, cache=EngineCache(cache), progress=tell
-        )
+        made = build(library, source, folder / PLAN_FILE, wanted, cache=engines, progress=tell)
     except EngineError as error:
         raise ExportError(str(error)) from error
     note = f"{made.plan_bytes / 1e6:.1f} MB for {', '.join(made.devices)}, {library.version}"
+    if removed := engines.prune():
+        note += f"; {removed / 1e6:.1f} MB of older engines removed from {cache}"
     return len(made.profiles), note

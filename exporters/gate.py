@@ -39,6 +39,27 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Int8Gate:
+    """What an INT8 model must keep to: components against their source, pictures as in Gate.
+
+    Of a component the worst row of the worst feed counts.
+
+    Attributes:
+        max_relative_l2: |quantized - source| / |source| of outputs in floats. 0.1 is a cosine of
+            0.995; tiny-image's denoiser has 0.05.
+        min_psnr_db: of outputs in bytes: pictures decoded from the same latents.
+        min_psnr: of whole pictures from the same noise, in dB.
+    """
+
+    max_relative_l2: float = 0.1
+    min_psnr_db: float = 30.0
+    min_psnr: float = 20.0
+
+
+INT8_GATE = Int8Gate()
+
+
+@dataclass(frozen=True)
 class Figure:
     """One comparison of a component's output."""
 

@@ -12,25 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from exporters.gate import INT8_GATE, Int8Gate
 from exporters.int8 import Array, Feed
 from exporters.measure import open_session
-
-
-@dataclass(frozen=True)
-class Gate:
-    """What an INT8 model must reach against its source; the worst row of the worst feed counts.
-
-    Attributes:
-        max_relative_l2: |quantized - source| / |source| of outputs in floats. 0.1 is a cosine of
-            0.995; tiny-image's denoiser has 0.05.
-        min_psnr_db: of outputs in bytes (pictures).
-    """
-
-    max_relative_l2: float = 0.1
-    min_psnr_db: float = 30.0
-
-
-GATE = Gate()
 
 
 @dataclass(frozen=True)
@@ -48,7 +32,7 @@ class Likeness:
     relative_l2: float | None = None
     psnr_db: float | None = None
 
-    def holds(self, gate: Gate) -> bool:
+    def holds(self, gate: Int8Gate) -> bool:
         """False too for anything that is not a number."""
         if self.psnr_db is not None:
             return self.psnr_db >= gate.min_psnr_db
@@ -83,7 +67,7 @@ def compare(source: Path, quantized: Path, feeds: Sequence[Feed]) -> list[Likene
     return [_worst(name, found) for name, found in rows.items()]
 
 
-def require(found: Iterable[Likeness], gate: Gate = GATE) -> None:
+def require(found: Iterable[Likeness], gate: Int8Gate = INT8_GATE) -> None:
     """Raises: Int8Error, if any likeness misses the gate."""
     if bad := [str(likeness) for likeness in found if not likeness.holds(gate)]:
         raise Int8Error(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from atelier.catalog import ModelCard
 from exporters.card import fitting, noise_schedule
@@ -20,13 +20,13 @@ from exporters.engines import library_for
 from exporters.errors import CheckpointError, ExportError
 from exporters.families import family_of
 from exporters.families.family import Family
-from exporters.gate import Gate
 from exporters.offer import KNOWN, Offer
 from exporters.pbtxt import Engine
 from exporters.precision import kept_whole
 from exporters.spec import ExportSpec, Precision
 from exporters.stages import Stages
 
+PRECISIONS = ("fp32", "fp16", "int8")
 _TOOLS = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
 _HERE = Path(__file__).parent
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -37,7 +37,6 @@ class Request:
     """What is asked for.
 
     Attributes:
-        precision: fp32, fp16 or int8.
         shapes: widths and heights in pixels, the default first; none for what it was trained on.
         samplers: the default first; none for the family's.
         parts: into how many models the denoiser is cut as well; 1 for none.
@@ -48,7 +47,7 @@ class Request:
     name: str
     repository: Path
     family: str = "auto"
-    precision: str = "fp32"
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
     engine: Engine = "onnxruntime"
     shapes: Sequence[tuple[int, int]] = ()
     max_batch: int = 16
@@ -80,9 +79,11 @@ class Job:
     stages: Stages
 
     @property
-    def gate(self) -> Gate:
-        """What whole pictures must keep to."""
-        return self.family.gates[self.request.precision]
+    def min_psnr(self) -> float:
+        """What whole pictures must keep to, in dB."""
+        if self.request.precision == "int8":
+            return self.family.int8.min_psnr
+        return self.family.gates[self.request.precision].min_psnr
 
     def precision(self, role: str) -> Precision:
         """Of a component's graph as it is traced; INT8 is made of FP32."""
@@ -128,7 +129,10 @@ class Job:
 
     @cached_property
     def tools(self) -> dict[str, Any]:
-        """Versions that decide what a stage writes: the libraries' and our own code's."""
+        """Versions that decide what a stage writes: the libraries' and our own code's.
+
+        Not exporters/tensorrt's, which makes no stage: its cache knows engines by that code too.
+        """
         code = hashlib.sha256()
         for path in sorted([*_HERE.glob("*.py"), *_HERE.glob("families/*.py")]):
             code.update(path.read_bytes())
@@ -150,8 +154,8 @@ def settle(request: Request) -> Job:
     checkpoint = Checkpoint.open(request.folder, request.options)
     family = family_of(checkpoint.index, checkpoint.configs, request.family)
     checkpoint.require(family.parts)
-    if request.precision not in family.gates:
-        raise ExportError(f"--precision {request.precision}: there are {', '.join(family.gates)}")
+    if request.precision not in PRECISIONS:
+        raise ExportError(f"--precision {request.precision}: there are {', '.join(PRECISIONS)}")
     if request.engine != "onnxruntime" and request.precision == "int8":
         raise ExportError("--precision int8 is for --engine onnx; TensorRT takes fp16 or fp32")
     library_for(request.engine, request.capabilities)  # if it is not here, nothing need be traced

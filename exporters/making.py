@@ -138,7 +138,7 @@ def compare_pictures(job: Job, made: Made, show: Show) -> Pictures:
     with show.stage("whole pictures, against diffusers") as bar:
 
         def make(_: Path) -> dict[str, Any]:
-            return asdict(Chain(job).compare(made.paths, job.gate.min_psnr, bar.at))
+            return asdict(Chain(job).compare(made.paths, job.min_psnr, bar.at))
 
         _, result, kept = job.stages.run("pictures", _drawing_inputs(job, made), make)
         pictures = Pictures(**result)

@@ -63,6 +63,8 @@ def _export(job: Job, show: Show) -> str:
     preview = making.fit_preview(job, made, show)
     parts = making.cut(job, made, show) if request.parts > 1 else {}
     plans = making.plans(job, made, show) if request.engine != "onnxruntime" else {}
+    if parts and plans:
+        show.say("the parts of the denoiser stay ONNX: ONNX Runtime serves them, no engine")
     costs = making.costs(job, made, show)
     version = _publish(job, made, pictures, preview, parts, plans, costs, show)
     job.stages.clear()

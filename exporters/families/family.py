@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
-from exporters.gate import Gate, Threshold
-from exporters.spec import ExportSpec
+from exporters.gate import INT8_GATE, Gate, Int8Gate, Threshold
+from exporters.spec import ExportSpec, Precision
 
 if TYPE_CHECKING:
     from exporters.checkpoint import Checkpoint
@@ -86,6 +86,7 @@ class Family:
         ask: draws with the reference pipeline; gives float pictures 0 to 1.
         native: width and height that it was trained on, in pixels.
         multiple: sides of the latents must be a multiple of it.
+        gates: by the precision that a graph is traced in; `int8` is of what is quantized then.
     """
 
     name: str
@@ -102,7 +103,8 @@ class Family:
     scheduler: Callable[[Mapping[str, Any]], Any]
     ask: Callable[..., Any]
     kept: tuple[Kept, ...]
-    gates: Mapping[str, Gate]
+    gates: Mapping[Precision, Gate]
+    int8: Int8Gate = INT8_GATE
     optional: tuple[str, ...] = ()
     tokenizers: tuple[str, ...] = ("tokenizer",)
     guided: bool = True
@@ -117,8 +119,7 @@ NORMS = Kept(
 # In single precision the graph is the checkpoint's but for the order of sums. In half a network of
 # many layers loses about three digits; Stable Diffusion 1.5 gave 1e-2 and a cosine of 1.000000.
 # Pixels are in levels of 0 to 255, whole pictures in dB of peak signal to noise.
-GATES: Mapping[str, Gate] = {
+GATES: Mapping[Precision, Gate] = {
     "fp32": Gate(Threshold(0.9999, 2e-2), Threshold(0.9999, 2), min_psnr=40.0),
     "fp16": Gate(Threshold(0.999, 0.25), Threshold(0.999, 16), min_psnr=28.0),
-    "int8": Gate(Threshold(0.98, 4.0), Threshold(0.999, 16), min_psnr=20.0),
 }

@@ -1,7 +1,8 @@
 """What was built once is not built again.
 
 An engine is found by everything that decides it: the graph with its weights, the library and its
-version, the devices built for, the profiles, the options. The folder may be deleted at any time.
+version, the devices built for, the profiles, the options, and our own code. The folder may be
+deleted at any time, and does not grow without end: what was not used for longest goes (prune).
 
     ENGINES/KEY/model.plan, model.plan.json
     ENGINES/timing/KEY.cache        TensorRT's own measurements of kernels, by version and GPU
@@ -10,6 +11,7 @@ version, the devices built for, the profiles, the options. The folder may be del
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -32,7 +34,7 @@ from exporters.tensorrt.record import (
     to_json,
 )
 
-_BUILDER = 1  # to be raised when build.py builds otherwise than before from the same facts
+MOST_BYTES = 32 * 2**30  # of all engines kept: a dozen models of Stable Diffusion 1.5's size
 
 
 def engine_key(
@@ -40,7 +42,7 @@ def engine_key(
 ) -> str:
     """What an engine is found by."""
     facts = {
-        "builder": _BUILDER,
+        "code": _code_sha256(),
         "graph": graph_sha256,
         "library": [library.name, library.version, *sorted(library.devices)],
         "profiles": [
@@ -49,6 +51,15 @@ def engine_key(
         "options": asdict(options),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _code_sha256() -> str:
+    """Of exporters/tensorrt: the same facts may build otherwise in another version of it."""
+    code = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        code.update(path.read_bytes())
+    return code.hexdigest()
 
 
 class EngineCache:
@@ -71,6 +82,7 @@ class EngineCache:
         if not intact:
             shutil.rmtree(kept.parent, ignore_errors=True)
             return None
+        os.utime(kept.parent)  # prune goes by when an engine was last wanted
         place(kept, engine, plan)
         return engine
 
@@ -83,6 +95,23 @@ class EngineCache:
             place(plan, engine, whole / PLAN_FILE)
             with contextlib.suppress(OSError):  # another process was first: its is as good
                 whole.rename(self._folder / key)
+
+    def prune(self, most_bytes: int = MOST_BYTES) -> int:
+        """Remove the engines that were not wanted for longest, until the rest is small enough.
+
+        Returns:
+            bytes removed. The one that was wanted last stays, however large it is.
+        """
+        kept = [path.parent for path in self._folder.glob(f"*/{PLAN_FILE}")]
+        kept.sort(key=lambda folder: folder.stat().st_mtime_ns, reverse=True)
+        total = removed = 0
+        for nth, folder in enumerate(kept):
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            total += size
+            if nth and total > most_bytes:
+                shutil.rmtree(folder, ignore_errors=True)
+                removed += size
+        return removed
 
     def timing_path(self, library: Library) -> Path:
         """Where a library's timing cache for these devices lies."""

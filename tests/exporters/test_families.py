@@ -48,6 +48,7 @@ OTHERS = [
     Case("sd-turbo", ("euler", "euler_ancestral"), family="sd-turbo"),
     Case("lcm", ("lcm",)),
     Case("sdxl", ("euler", "ddim"), options=Options(mask=True)),
+    Case("sdxl", ("euler_ancestral", "euler"), family="sdxl-turbo"),
     Case("sd3", ("flow_euler",), precision="fp16", options=Options(text_tokens=12), min_psnr=40.0),
 ]
 

@@ -9,8 +9,9 @@ onnx = pytest.importorskip("onnx", reason="the export extra is not installed")
 import numpy as np  # noqa: E402
 
 from benchmarks.chain import Chain, onnx_path  # noqa: E402
+from exporters.gate import INT8_GATE  # noqa: E402
 from exporters.int8 import Recorder, quantize  # noqa: E402
-from exporters.int8_gate import GATE, Int8Error, Likeness, compare, require  # noqa: E402
+from exporters.int8_gate import Int8Error, Likeness, compare, require  # noqa: E402
 from exporters.measure import open_session  # noqa: E402
 
 REPOSITORY = Path("triton_repo")
@@ -75,7 +76,7 @@ def test_on_generations_not_calibrated_on_both_pass_the_gate(chain, denoiser, de
     require(found)
     by_output = {likeness.output: likeness for likeness in found}
     assert by_output.keys() == {"next_latents", "denoised", "images"}
-    assert 0 < by_output["denoised"].relative_l2 < GATE.max_relative_l2
+    assert 0 < by_output["denoised"].relative_l2 < INT8_GATE.max_relative_l2
     assert 0.995 < by_output["denoised"].cosine < 1
     assert by_output["images"].psnr_db > 35
 
@@ -89,7 +90,7 @@ def test_whole_pictures_are_like_those_of_single_precision(chain, denoiser, deco
     got = draw(quantized, OTHERS, seed=3)
 
     errors = np.mean((got.astype(float) - expected) ** 2, axis=(1, 2, 3))
-    assert (10 * np.log10(255**2 / errors) > GATE.min_psnr_db).all()
+    assert (10 * np.log10(255**2 / errors) > INT8_GATE.min_psnr_db).all()
 
 
 def test_weights_are_signed_bytes_with_a_scale_for_each_channel(denoiser):
@@ -157,7 +158,7 @@ def test_without_a_generation_there_is_nothing_to_calibrate_on(tmp_path):
     ],
 )
 def test_the_gate(likeness: Likeness, holds: bool):
-    assert likeness.holds(GATE) is holds
+    assert likeness.holds(INT8_GATE) is holds
 
 
 def test_weights_past_a_protobufs_size_lie_beside_the_file(

@@ -1,5 +1,7 @@
 """What was built once is not built again; whatever decides an engine makes it another."""
 
+import os
+
 import pytest
 
 pytest.importorskip("onnx", reason="the export extra is not installed")
@@ -85,3 +87,34 @@ def test_a_damaged_engine_in_the_cache_is_built_again(library, tmp_path):
     assert not count.found
     assert read_record(tmp_path / "m.plan") == engine
     assert kept.stat().st_size == engine.plan_bytes
+
+
+def test_what_was_not_wanted_for_longest_goes_when_there_is_too_much(library, tmp_path):
+    cache, plan = EngineCache(tmp_path / "cache"), tmp_path / "m.plan"
+    graph = write_graph(tmp_path / "m.onnx")
+    built = [
+        build(library, graph, plan, [PROFILE], Options(1 << power), cache=cache)
+        for power in (26, 27, 28)
+    ]
+    one = next((tmp_path / "cache").glob("*/model.plan")).parent
+    size = sum(file.stat().st_size for file in one.iterdir())
+    for nth, power in enumerate((27, 28, 26)):  # wanted again in this order
+        build(library, graph, plan, [PROFILE], Options(1 << power), cache=cache)
+        newest = max((tmp_path / "cache").glob("*/model.plan"), key=_wanted).parent
+        os.utime(newest, ns=(nth, nth))
+
+    assert cache.prune(most_bytes=len(built) * size * 2) == 0
+    assert cache.prune(most_bytes=size * 2) == pytest.approx(size, rel=0.05)
+
+    found = {}
+    for power in (26, 27, 28):
+        count = Count()
+        build(library, graph, plan, [PROFILE], Options(1 << power), cache=cache, progress=count)
+        found[power] = count.found
+    assert found == {26: True, 27: False, 28: True}
+    assert cache.prune(most_bytes=1) > 0
+    assert len(list((tmp_path / "cache").glob("*/model.plan"))) == 1
+
+
+def _wanted(plan):
+    return plan.parent.stat().st_mtime_ns
