@@ -28,6 +28,8 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
+from atelier import avif
+
 MAX_PICTURE_BYTES = 8 * 2**20
 MAX_IMAGE_PIXELS = 16 * 2**20
 MAX_METADATA_BYTES = 2**20  # of a PNG, unpacked; what editors write has a tenth of that
@@ -105,6 +107,8 @@ def _opened(data: bytes) -> Image.Image:
         _judge_png(data)
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise PictureError("is a JPEG of too many scans: save it anew")
+    if data[4:8] == b"ftyp":
+        _judge_avif(data)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -121,6 +125,16 @@ def _opened(data: bytes) -> Image.Image:
 def _too_large(size: str) -> PictureError:
     most = f"{MAX_IMAGE_PIXELS // 2**20} megapixels"
     return PictureError(f"has {size} pixels, and at most {most} are taken: scale it down")
+
+
+def _judge_avif(data: bytes) -> None:
+    """Refuse a stream that holds more than the file says, before a decoder makes room for it."""
+    try:
+        pixels = avif.pixels_of(data)
+    except ValueError as error:
+        raise PictureError("is no AVIF of one plain picture: save it anew, or as PNG") from error
+    if pixels > MAX_IMAGE_PIXELS:
+        raise _too_large("far more")
 
 
 def _judge_png(data: bytes) -> None:
@@ -184,7 +198,8 @@ def _rgb(image: Image.Image) -> Image.Image:
         return _grey_of_16_bits(image)
     if not image.has_transparency_data:
         return image.convert("RGB")
-    image = image.convert("RGBA")
+    if image.mode != "RGBA":
+        image = image.convert("RGBA")
     white = Image.new("RGB", image.size, "white")
     white.paste(image, mask=image.getchannel("A"))
     return white

@@ -63,6 +63,15 @@ def jpeg_of(width: int, height: int) -> bytes:
     return bytes(body)
 
 
+def avif_of(width: int, height: int, *, said: tuple[int, int]) -> bytes:
+    """Whose boxes say another size than its stream has."""
+    body = bytearray(saved(Image.new("L", (width, height)), "AVIF", speed=10))
+    at = -1
+    while (at := body.find(b"ispe", at + 1)) >= 0:
+        struct.pack_into(">II", body, at + 8, *said)
+    return bytes(body)
+
+
 def zip_file() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -102,6 +111,8 @@ HOSTILE = {
     "webp of 5000x5000": webp_of(5_000, 5_000),
     "jpeg of 65500x65500": jpeg_of(65_500, 65_500),
     "jpeg of 5000x5000": jpeg_of(5_000, 5_000),
+    "avif of 5000x5000 that says 64x64": avif_of(5_000, 5_000, said=(64, 64)),
+    "avif of 64x64 that says 9000x9000": avif_of(64, 64, said=(9_000, 9_000)),
     "many scans": saved(picture(), "JPEG", progressive=True)[:-2] + b"\xff\xda" * 101 + b"\xff\xd9",
     "cut png": saved(picture(), "PNG")[:-60],
     "cut jpeg": saved(picture(640, 480), "JPEG")[:-400],
