@@ -30,7 +30,8 @@ from atelier.rpc import channel
 
 log = structlog.get_logger()
 
-MAX_PIXEL_BYTES = 48 * 2**20  # of one decode, so that its answer fits into a message
+MAX_PIXEL_BYTES = 48 * 2**20  # of one call, where it can be cut into several: a clip cannot
+MAX_ANSWER_BYTES = 2**30  # a long clip comes whole
 
 LIVE_SECONDS = 2.0
 INDEX_SECONDS = 5.0
@@ -51,7 +52,7 @@ class Triton:
     ) -> None:
         # No keepalive: on loopback a death is seen at once, a freeze by the deadlines, and Triton
         # punishes pings more frequent than every 300 s.
-        self._channel = channel(address, keepalive=False)
+        self._channel = channel(address, keepalive=False, largest_answer_bytes=MAX_ANSWER_BYTES)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._reviving = asyncio.Lock()
         self._loads: Counter[str] = Counter()  # how often each model was loaded
@@ -167,7 +168,7 @@ class Triton:
                 INFER_SECONDS,
             )
             parts.append(answer["images"])
-        return np.concatenate(parts)
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]  # a clip is not copied
 
     async def check(self, card: ModelCard, pictures: NDArray[np.uint8]) -> Floats:
         """The safety checker's scores: uint8 (N, H, W, 3) -> float32 (N), N at most max_rows."""

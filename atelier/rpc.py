@@ -51,7 +51,6 @@ SERVER_OPTIONS = [
 
 _CHANNEL_OPTIONS = [
     ("grpc.max_send_message_length", 64 * 2**20),
-    ("grpc.max_receive_message_length", 64 * 2**20),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     # Not only a pause: TCP and HTTP/2 must be set up within it.
@@ -60,7 +59,11 @@ _CHANNEL_OPTIONS = [
 
 
 def channel(
-    address: str, *, keepalive: bool = True, own_connection: bool = False
+    address: str,
+    *,
+    keepalive: bool = True,
+    own_connection: bool = False,
+    largest_answer_bytes: int = 64 * 2**20,
 ) -> grpc.aio.Channel:
     """A channel to another part on the same trusted network.
 
@@ -68,8 +71,10 @@ def channel(
         keepalive: find out within seconds that the other side is frozen or cut off.
         own_connection: share nothing with other channels to this address: neither their
             connection, nor the back-off that their failures left.
+        largest_answer_bytes: what is larger is an error.
     """
     options = [*_CHANNEL_OPTIONS, *(_KEEPALIVE if keepalive else ())]
+    options.append(("grpc.max_receive_message_length", largest_answer_bytes))
     if own_connection:
         options.append(("grpc.use_local_subchannel_pool", 1))
     return grpc.aio.insecure_channel(address, options=options)

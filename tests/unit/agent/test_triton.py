@@ -15,7 +15,7 @@ from agent.triton import LOAD_SECONDS, Triton
 from agent.triton_errors import classify
 from atelier.catalog import Safety
 from atelier.errors import ExecutionError
-from tests.support.cards import toy_card
+from tests.support.cards import toy_card, video_card
 
 CASES = [
     ("UNAVAILABLE", "failed to connect to all addresses", "DEVICE_UNAVAILABLE", True),
@@ -106,6 +106,19 @@ async def test_a_load_that_takes_too_long_says_so(scripted: Scripted) -> None:
         await scripted.load(CARD, ENCODER)
     assert failed.value.reason == "LOAD_TIMEOUT"
     assert scripted.calls == [("RepositoryModelLoad", LOAD_SECONDS + 10 * CARD.load_seconds)]
+
+
+async def test_a_clip_is_not_copied_when_it_came() -> None:
+    clip = np.zeros((1, 8, 64, 64, 3), np.uint8)
+
+    class Decoding(Scripted):
+        async def _infer(self, *_: Any) -> Any:
+            return {"images": clip}
+
+    triton = Decoding()
+    latents = np.zeros((1, 32, 16, 16), np.float32)
+    assert np.shares_memory(await triton.decode(video_card(), latents), clip)
+    await triton.close()
 
 
 @pytest.mark.parametrize(

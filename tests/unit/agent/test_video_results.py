@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import json
+import tracemalloc
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -134,6 +135,24 @@ async def test_a_film_whose_small_picture_was_not_taken_is_swept() -> None:
         await results.publish(work(thumbnail_size=16), CARD, frames()[np.newaxis], lambda: False)
     await asyncio.to_thread(results._threads.shutdown)
     assert not store.objects
+
+
+async def test_neither_the_frames_nor_the_file_are_ever_whole_a_second_time() -> None:
+    class Sink(StreamStore):
+        def put_stream(
+            self, key: str, pieces: Callable[[], Iterable[bytes]], content_type: str
+        ) -> Stored:
+            return Stored(sum(len(piece) for piece in pieces()), "")
+
+    clip = np.random.default_rng(2).integers(0, 255, (64, 256, 256, 3), dtype=np.uint8)  # 12.6 MB
+    tracemalloc.start()
+    try:
+        result = await publish(Sink(), work(thumbnail_size=64), clip)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert result.size_bytes > 3 * 2**20  # of noise: a file that was whole would show
+    assert peak < 2 * 2**20
 
 
 async def test_a_broken_upload_begins_again_with_the_first_frame() -> None:
