@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from atelier.cli import doctor as doctor_
-from atelier.cli import files, operators, passed_on
+from atelier.cli import files, given, operators, passed_on
 from atelier.cli import ps as ps_
 from atelier.cli.generate import generate as generate_
 from atelier.cli.generate import get as get_
@@ -30,6 +30,8 @@ FORMAT_HELP = "png, jpeg, webp, avif; of a video mp4, webm. Else as --out is cal
 PREVIEWS_HELP = (
     "Show in the terminal what there is after each step, as far as the model has previews."
 )
+PICTURE_HELP = "a file (PNG, JPEG, WebP, AVIF), or a key (results/..., inputs/...)."
+RESIZE_HELP = "400x300; 400x or x300 keep the proportions."
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="A folder, or a file.")]
 
 
@@ -85,6 +87,15 @@ def generate(
     format_: Annotated[str, typer.Option("--format", help=FORMAT_HELP)] = "",
     quality: Annotated[int | None, typer.Option(help="1 to 100; of jpeg, webp, avif.")] = None,
     metadata: Annotated[bool, typer.Option(help="Write into the file how it was made.")] = True,
+    init_image: Annotated[str, typer.Option(help=f"Start from this picture: {PICTURE_HELP}")] = "",
+    mask: Annotated[str, typer.Option(help="White where --init-image is to be drawn anew.")] = "",
+    strength: Annotated[
+        float | None, typer.Option(help="How far from --init-image, above 0 to 1.")
+    ] = None,
+    first_frame: Annotated[str, typer.Option(help=f"Of a video: {PICTURE_HELP}")] = "",
+    crop: Annotated[str | None, typer.Option(help="Keep this part: 400x300+LEFT+TOP.")] = None,
+    resize: Annotated[str | None, typer.Option(help=RESIZE_HELP)] = None,
+    thumbnail: Annotated[int | None, typer.Option(help="Pixels of a small copy beside it.")] = None,
     previews: Annotated[bool, typer.Option("--previews", help=PREVIEWS_HELP)] = False,
     out: OutOption = Path("out"),
     address: AddressOption = None,
@@ -92,11 +103,19 @@ def generate(
 ) -> None:
     """Draw or film PROMPT."""
     width, height = parse_size(size)
-    wish = Wish(
-        prompt, model, negative, width, height, steps, guidance, seed, n,
-        fps, format_ or files.format_of(out), quality, metadata, 1 if previews else None,
-    )  # fmt: skip
-    ask(address, state_dir, lambda where: generate_(where, wish, out, Console()))
+    part, new_size = given.crop(crop), given.resize(resize)
+
+    def wish() -> Wish:
+        if format_:
+            files.check_format(format_, out)
+        return Wish(
+            prompt, model, negative, width, height, steps, guidance, seed, n,
+            fps, format_ or files.format_of(out), quality, metadata, 1 if previews else None,
+            given.picture("--init-image", init_image), given.picture("--mask", mask), strength,
+            given.picture("--first-frame", first_frame), thumbnail, part, new_size,
+        )  # fmt: skip
+
+    ask(address, state_dir, lambda where: generate_(where, wish(), out, Console()))
 
 
 @app.command()

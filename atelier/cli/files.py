@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from atelier.cli.problems import ProblemError
+from atelier.cli.problems import BAD_INPUT, ProblemError
 from atelier.v1 import generation_pb2
 
 SUFFIXES = {
@@ -17,6 +17,7 @@ SUFFIXES = {
     "video/mp4": ".mp4",
     "video/webm": ".webm",
 }
+_ALIASES = {".jpeg": ".jpg"}
 _SLUG_LENGTH = 40
 
 
@@ -26,7 +27,11 @@ def is_folder(out: Path) -> bool:
 
 
 def paths(out: Path, prompt: str, generation: generation_pb2.Generation) -> list[Path]:
-    """A path for each result: in the folder `out`, or the file `out` (numbered, if several)."""
+    """A path for each result: in the folder `out`, or the file `out` (numbered, if several).
+
+    Raises:
+        ProblemError: a result is of another format than `out` is called.
+    """
     results = generation.results
     if is_folder(out):
         # The end of a UUIDv7 is random: the same prompt never overwrites its earlier picture.
@@ -39,10 +44,27 @@ def paths(out: Path, prompt: str, generation: generation_pb2.Generation) -> list
     ]
 
 
+def small_path(path: Path, result: generation_pb2.Result) -> Path:
+    """Where a result's small copy goes: beside it."""
+    return path.with_name(f"{path.stem}.small{Path(result.thumbnail_key).suffix}")
+
+
 def format_of(out: Path) -> str:
     """The format that a file's name asks for; empty where it asks for none that we know."""
     names = {suffix: media.partition("/")[2] for media, suffix in SUFFIXES.items()}
-    return "" if is_folder(out) else names.get(out.suffix.lower(), "")
+    return "" if is_folder(out) else names.get(_known(out.suffix), "")
+
+
+def check_format(format_: str, out: Path) -> None:
+    """See that what is asked for can be called as `out` is.
+
+    Raises:
+        ProblemError: a name like that is of another format.
+    """
+    named = format_of(out)
+    if named and _known(f".{format_}") != _known(f".{named}"):
+        line = f"--format {format_} and --out {out}: the name is of another format"
+        raise ProblemError([line, "leave out --format, or call the file otherwise"], BAD_INPUT)
 
 
 def make_folder(out: Path) -> None:
@@ -86,6 +108,15 @@ def _cannot_write(path: Path, why: str | None) -> ProblemError:
 
 
 def _suffix(out: Path, result: generation_pb2.Result) -> str:
-    if not is_folder(out):
-        return out.suffix
-    return SUFFIXES.get(result.content_type, ".bin")
+    suffix = SUFFIXES.get(result.content_type, ".bin")
+    if is_folder(out):
+        return suffix
+    if format_of(out) and _known(out.suffix) != suffix and not result.withheld:
+        line = f"result {result.index} is {result.content_type}, and {out} would say otherwise"
+        raise ProblemError([line, f"try --out {out.with_suffix(suffix)}"])
+    return out.suffix
+
+
+def _known(suffix: str) -> str:
+    """As SUFFIXES spells it."""
+    return _ALIASES.get(suffix.lower(), suffix.lower())

@@ -49,7 +49,7 @@ async def generate(address: str, wish: Wish, out: Path, console: Console) -> lis
     files.make_folder(out)  # before anything is drawn for nothing
     async with rpc.channel(address) as channel:
         try:
-            model = await _model(channel, wish.model)
+            model = await _model(channel, wish)
         except grpc.aio.AioRpcError as error:
             raise problems.of_call(error, address) from error
         request = wish.request(model)
@@ -92,17 +92,24 @@ async def _keep(
         if result.withheld:
             _say(console, f"result {result.index} was withheld by the safety checker")
             continue
-        content = result.inline_data or await asyncio.to_thread(_download, result)
+        content = result.inline_data or await asyncio.to_thread(_download, result.url, result.index)
         if hashlib.sha256(content).hexdigest() != result.sha256:
             raise problems.ProblemError([f"result {result.index} was damaged on its way here"])
         files.write(path, content)
         written.append(path)
+        small = ""
+        if result.thumbnail_url:
+            beside = files.small_path(path, result)
+            url = result.thumbnail_url
+            files.write(beside, await asyncio.to_thread(_download, url, result.index))
+            written.append(beside)
+            small = f"  and {beside.name}"
         if result.content_type.startswith("image/"):
             picture.show(console, content, _means(console))
         length = f"  {result.duration_seconds:g} s of {result.codec}" if result.frames else ""
         console.print(
             f"[bold]{escape(str(path))}[/]  {result.width}x{result.height}{length}"
-            f"  seed {result.seed}  {seconds:.1f} s  {escape(generation.model)}",
+            f"  seed {result.seed}  {seconds:.1f} s  {escape(generation.model)}{escape(small)}",
             soft_wrap=True,
             highlight=False,
         )
@@ -112,18 +119,19 @@ async def _keep(
     return written
 
 
-async def _model(channel: grpc.aio.Channel, name: str) -> model_pb2.Model:
-    """The model named, else the first one that makes pictures."""
+async def _model(channel: grpc.aio.Channel, wish: Wish) -> model_pb2.Model:
+    """The model named, else the first one that suits."""
     service = model_pb2_grpc.ModelServiceStub(channel)
-    if name:
+    if wish.model:
         one: model_pb2.GetModelResponse = await service.GetModel(
-            model_pb2.GetModelRequest(name=name)
+            model_pb2.GetModelRequest(name=wish.model)
         )
         return one.model
     all_: model_pb2.ListModelsResponse = await service.ListModels(model_pb2.ListModelsRequest())
-    for model in all_.models:
-        if model.kind == model_pb2.MODEL_KIND_IMAGE:
-            return model
+    if model := next((model for model in all_.models if wish.suits(model)), None):
+        return model
+    if any(Wish("").suits(model) for model in all_.models):
+        raise problems.ProblemError(["no model here starts from a picture"], problems.BAD_INPUT)
     raise problems.ProblemError(["no model here makes pictures: `atelier doctor` says why"])
 
 
@@ -248,12 +256,12 @@ def _means(console: Console) -> picture.Means:
     return picture.choose(os.environ, terminal=console.is_terminal, colors=colors)
 
 
-def _download(result: generation_pb2.Result) -> bytes:
-    """A result too large to come inline."""
+def _download(url: str, index: int) -> bytes:
+    """A result too large to come inline, or its small copy."""
     try:
-        answer = urllib3.request("GET", result.url, timeout=60.0)
+        answer = urllib3.request("GET", url, timeout=60.0)
     except urllib3.exceptions.HTTPError as error:
-        raise problems.ProblemError([f"result {result.index}: {error}"]) from error
+        raise problems.ProblemError([f"result {index}: {error}"]) from error
     if answer.status != 200:
-        raise problems.ProblemError([f"result {result.index}: the store says {answer.status}"])
+        raise problems.ProblemError([f"result {index}: the store says {answer.status}"])
     return answer.data

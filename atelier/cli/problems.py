@@ -28,6 +28,13 @@ OPTIONS = {
     "frames_per_second": "--fps",
     "format": "--format",
     "quality": "--quality",
+    "init_image": "--init-image",
+    "mask_image": "--mask",
+    "strength": "--strength",
+    "first_frame": "--first-frame",
+    "thumbnail_size": "--thumbnail",
+    "crop": "--crop",
+    "resize": "--resize",
     "device_id": "DEVICE",
     "reason": "--reason",
     "limit": "--last",
@@ -87,8 +94,9 @@ def of_generation(generation: generation_pb2.Generation) -> ProblemError:
 
 
 def option(path: str) -> str:
-    """The option that fills a field in; the field's path where there is none."""
-    return OPTIONS.get(path.rpartition(".")[2], path)
+    """The option that fills a field in, or what it lies in; the path where there is none."""
+    known = [OPTIONS[name] for name in path.split(".") if name in OPTIONS]
+    return known[-1] if known else path
 
 
 def _of_known(error: AtelierError) -> ProblemError:

@@ -31,6 +31,20 @@ class Wish:
     quality: int | None = None
     metadata: bool = True
     preview_every: int | None = None  # steps; None: no previews
+    init_image: generation_pb2.InputImage | None = None
+    mask: generation_pb2.InputImage | None = None
+    strength: float | None = None
+    first_frame: generation_pb2.InputImage | None = None
+    thumbnail: int | None = None  # pixels of its longer side; None: no small copy
+    crop: generation_pb2.Crop | None = None
+    resize: generation_pb2.Resize | None = None
+
+    def suits(self, model: model_pb2.Model) -> bool:
+        """Whether a model that was not named can do it: make a picture, if nothing else is said."""
+        if self.first_frame:
+            return model.takes_first_frame
+        starts = bool(self.init_image or self.mask or self.strength is not None)
+        return model.kind == model_pb2.MODEL_KIND_IMAGE and (model.takes_images or not starts)
 
     def request(self, model: model_pb2.Model) -> generation_pb2.GenerateRequest:
         """The wish as the gateway takes it.
@@ -50,13 +64,25 @@ class Wish:
                 continue
             field = _FIELDS.get(name, name)
             if field not in spec.DESCRIPTOR.fields_by_name:
-                line = f"{problems.option(name)}: {model.name} makes {kind}; leave it out"
-                raise problems.ProblemError([line], problems.BAD_INPUT)
+                raise _no_use(name, model.name, kind)
             try:
                 setattr(spec, field, value)
             except ValueError as error:
                 line = f"{problems.option(name)}: {value} is out of range"
                 raise problems.ProblemError([line], problems.BAD_INPUT) from error
+        for field, value in (
+            ("init_image", self.init_image),
+            ("mask_image", self.mask),
+            ("first_frame", self.first_frame),
+        ):
+            if value is not None:
+                if field not in spec.DESCRIPTOR.fields_by_name:
+                    raise _no_use(field, model.name, kind)
+                getattr(spec, field).CopyFrom(value)
+        if self.strength is not None:
+            if isinstance(spec, generation_pb2.VideoSpec):
+                raise _no_use("strength", model.name, kind)
+            spec.strength = self.strength
         self._fill_output(spec, model.name, kind)
         return request
 
@@ -74,10 +100,28 @@ class Wish:
                 line = f"--format {self.format}: {model} makes {kind}: say {known}"
                 raise problems.ProblemError([line], problems.BAD_INPUT)
             spec.output.format = formats.Value(chosen)
-        if self.quality is not None:
-            if isinstance(spec, generation_pb2.VideoSpec):
-                line = f"--quality: {model} makes {kind}; leave it out"
-                raise problems.ProblemError([line], problems.BAD_INPUT)
-            spec.output.quality = max(-1, min(self.quality, 2**31 - 1))
+        if self.thumbnail is not None:
+            spec.output.thumbnail_size = _int32(self.thumbnail)
         if not self.metadata:
             spec.output.omit_metadata = True
+        if isinstance(spec, generation_pb2.VideoSpec):
+            for name in ("quality", "crop", "resize"):
+                if getattr(self, name) is not None:
+                    raise _no_use(name, model, kind)
+            return
+        if self.quality is not None:
+            spec.output.quality = _int32(self.quality)
+        if self.crop is not None:
+            spec.output.crop.CopyFrom(self.crop)
+        if self.resize is not None:
+            spec.output.resize.CopyFrom(self.resize)
+
+
+def _no_use(name: str, model: str, kind: str) -> problems.ProblemError:
+    line = f"{problems.option(name)}: {model} makes {kind}; leave it out"
+    return problems.ProblemError([line], problems.BAD_INPUT)
+
+
+def _int32(value: int) -> int:
+    """As a message's field has room for; what is cut off is refused by the gateway all the same."""
+    return max(-1, min(value, 2**31 - 1))

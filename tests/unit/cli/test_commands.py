@@ -14,6 +14,9 @@ from atelier.cli.wish import Wish
 from atelier.v1 import generation_pb2, model_pb2
 
 run = CliRunner().invoke
+KEY = generation_pb2.InputImage(object_key="results/local/g/1/0.png")
+CROP = generation_pb2.Crop(x=20, y=10, width=400, height=300)
+RESIZE = generation_pb2.Resize(height=64)
 
 
 def test_size() -> None:
@@ -96,6 +99,12 @@ def test_how_a_file_is_written_is_sent_where_it_was_said() -> None:
             "--format webm: m makes pictures: say png, jpeg, webp, avif",
         ),
         ("VIDEO", Wish("a star", quality=9), "--quality: m makes videos; leave it out"),
+        ("VIDEO", Wish("a star", strength=0.5), "--strength: m makes videos; leave it out"),
+        ("VIDEO", Wish("a star", init_image=KEY), "--init-image: m makes videos; leave it out"),
+        ("VIDEO", Wish("a star", mask=KEY), "--mask: m makes videos; leave it out"),
+        ("VIDEO", Wish("a star", crop=CROP), "--crop: m makes videos; leave it out"),
+        ("VIDEO", Wish("a star", resize=RESIZE), "--resize: m makes videos; leave it out"),
+        ("IMAGE", Wish("a star", first_frame=KEY), "--first-frame: m makes pictures; leave it out"),
     ],
 )
 def test_what_a_model_has_no_use_for_is_refused(kind: str, wish: Wish, told: str) -> None:
@@ -103,6 +112,53 @@ def test_what_a_model_has_no_use_for_is_refused(kind: str, wish: Wish, told: str
     with pytest.raises(ProblemError) as refused:
         wish.request(model)
     assert (refused.value.lines, refused.value.status) == ([told], BAD_INPUT)
+
+
+def test_pictures_and_sizes_are_sent() -> None:
+    image = model_pb2.Model(name="m", kind=model_pb2.MODEL_KIND_IMAGE)
+    wish = Wish("a star", init_image=KEY, mask=KEY, strength=0.5, thumbnail=10**12, crop=CROP,
+                resize=RESIZE)  # fmt: skip
+    output = generation_pb2.ImageOutput(thumbnail_size=2**31 - 1, crop=CROP, resize=RESIZE)
+    assert wish.request(image).create.image == generation_pb2.ImageSpec(
+        prompt="a star", init_image=KEY, mask_image=KEY, strength=0.5, output=output
+    )
+    video = model_pb2.Model(name="m", kind=model_pb2.MODEL_KIND_VIDEO)
+    wish = Wish("a star", first_frame=KEY, thumbnail=32)
+    assert wish.request(video).create.video == generation_pb2.VideoSpec(
+        prompt="a star", first_frame=KEY, output=generation_pb2.VideoOutput(thumbnail_size=32)
+    )
+
+
+def test_the_model_that_is_taken_can_do_what_is_asked() -> None:
+    plain = model_pb2.Model(kind=model_pb2.MODEL_KIND_IMAGE)
+    starts = model_pb2.Model(kind=model_pb2.MODEL_KIND_IMAGE, takes_images=True)
+    film = model_pb2.Model(kind=model_pb2.MODEL_KIND_VIDEO)
+    begins = model_pb2.Model(kind=model_pb2.MODEL_KIND_VIDEO, takes_first_frame=True)
+    models = (plain, starts, film, begins)
+    suits = [
+        [wish.suits(model) for model in models]
+        for wish in (Wish("x"), Wish("x", init_image=KEY), Wish("x", first_frame=KEY))
+    ]
+    assert suits == [
+        [True, True, False, False],
+        [False, True, False, False],
+        [False, False, False, True],
+    ]
+
+
+def test_a_format_that_the_file_s_name_contradicts_is_bad_input(tmp_path: Path) -> None:
+    command = ["generate", "a star", "--address", "127.0.0.1:1", "--format", "jpeg"]
+    result = run(app, [*command, "-o", str(tmp_path / "a.png")])
+    assert result.exit_code == BAD_INPUT
+    assert "--format jpeg and --out" in result.output and "leave out --format" in result.output
+
+
+@pytest.mark.parametrize("option", ["--init-image", "--mask", "--first-frame"])
+def test_a_picture_that_is_not_there_is_bad_input(tmp_path: Path, option: str) -> None:
+    command = ["generate", "a star", "--address", "127.0.0.1:1", option, str(tmp_path / "no.png")]
+    result = run(app, command)
+    assert result.exit_code == BAD_INPUT
+    assert f"{option} {tmp_path}" in result.output and "No such file" in result.output
 
 
 def test_phases_have_words() -> None:

@@ -36,6 +36,58 @@ def test_a_file_is_that_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "made", "proposed"),
+    [
+        ("a.png", "image/jpeg", "a.jpg"),
+        ("a.mp4", "video/webm", "a.webm"),
+        ("a.JPEG", "image/png", "a.png"),
+    ],
+)
+def test_no_file_is_called_what_it_is_not(
+    tmp_path: Path, name: str, made: str, proposed: str
+) -> None:
+    with pytest.raises(ProblemError) as refused:
+        files.paths(tmp_path / name, "x", generation(1, made))
+    assert made in refused.value.lines[0] and str(tmp_path / name) in refused.value.lines[0]
+    assert refused.value.lines[1] == f"try --out {tmp_path / proposed}"
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [("a.jpeg", "image/jpeg"), ("a.JPG", "image/jpeg"), ("a.v2", "image/png")],
+)
+def test_other_spellings_and_names_of_no_format_are_kept(
+    tmp_path: Path, name: str, made: str
+) -> None:
+    assert files.paths(tmp_path / name, "x", generation(1, made)) == [tmp_path / name]
+
+
+def test_what_is_withheld_stands_in_nobody_s_way(tmp_path: Path) -> None:
+    made = generation(2, "image/webp")
+    made.results[0].content_type, made.results[0].withheld = "", True
+    assert len(files.paths(tmp_path / "a.webp", "x", made)) == 2
+
+
+def test_a_small_copy_lies_beside(tmp_path: Path) -> None:
+    result = generation_pb2.Result(thumbnail_key="results/local/g/1/0.small.jpg")
+    assert files.small_path(tmp_path / "a.mp4", result) == tmp_path / "a.small.jpg"
+
+
+@pytest.mark.parametrize(
+    ("out", "format_"), [("a.png", "png"), ("a.jpg", "jpeg"), ("a.JPEG", "jpeg"), ("a.xyz", "")]
+)
+def test_a_name_asks_for_its_format(out: str, format_: str) -> None:
+    assert files.format_of(Path(out)) == format_
+    for asked in ("png", "jpeg", "jpg", "JPG"):
+        same = not format_ or asked.lower().replace("jpg", "jpeg") == format_
+        if same:
+            files.check_format(asked, Path(out))
+            continue
+        with pytest.raises(ProblemError, match=f"--format {asked} and --out {out}"):
+            files.check_format(asked, Path(out))
+
+
+@pytest.mark.parametrize(
     ("prompt", "slug"),
     [
         ("../../etc/passwd", "etc-passwd"),
