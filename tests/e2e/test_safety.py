@@ -1,0 +1,205 @@
+"""A safety checker through real processes: an ONNX graph in a real Triton, named by two cards."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import onnx
+import pytest
+import urllib3
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from rich.console import Console
+
+from atelier.cli.generate import generate
+from atelier.cli.problems import ProblemError
+from atelier.cli.wish import Wish
+from atelier.config import model_repository
+from atelier.embedded.stack import StackOptions, build
+from atelier.embedded.state import StateDir
+from atelier.embedded.supervisor import Hooks, Supervisor
+from atelier.v1 import fleet_pb2, fleet_pb2_grpc, generation_pb2_grpc, model_pb2, model_pb2_grpc
+from atelier.v1 import generation_pb2 as pb
+
+pytestmark = pytest.mark.real
+GUARD = "red_guard"
+CONFIG = f"""
+name: "{GUARD}"
+backend: "onnxruntime"
+max_batch_size: 16
+input [ {{ name: "images", data_type: TYPE_UINT8, dims: [ -1, -1, 3 ] }} ]
+output [ {{ name: "unsafe", data_type: TYPE_FP32, dims: [ 1 ] }} ]
+dynamic_batching {{ }}
+instance_group [ {{ count: 1, kind: KIND_AUTO }} ]
+"""
+SAFETY = f"""
+[safety]
+model = "{GUARD}"
+threshold = 0.03
+
+"""
+
+
+def guard() -> onnx.ModelProto:
+    """How red pictures are: the mean of what red has above green and blue, 0 to 1.
+
+    images uint8 (N, H, W, 3) -> unsafe float32 (N, 1).
+    """
+
+    def ints(name: str, *values: int) -> onnx.TensorProto:
+        return numpy_helper.from_array(np.array(values, np.int64), name)
+
+    def node(kind: str, inputs: str, output: str, **more: object) -> onnx.NodeProto:
+        return helper.make_node(kind, inputs.split(), output.split(), **more)
+
+    nodes = [
+        node("Cast", "images", "x", to=TensorProto.FLOAT),
+        node("Split", "x", "red green blue", axis=3, num_outputs=3),
+        node("Max", "green blue", "other"),
+        node("Sub", "red other", "above"),
+        node("Relu", "above", "reddish"),
+        node("ReduceMean", "reddish sides", "mean", keepdims=0),
+        node("Div", "mean white", "unsafe"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        GUARD,
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", "h", "w", 3])],
+        [helper.make_tensor_value_info("unsafe", TensorProto.FLOAT, ["n", 1])],
+        [ints("sides", 1, 2), numpy_helper.from_array(np.array(255, np.float32), "white")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def guarded_repository(folder: Path) -> Path:
+    """The shipped models, both of which name the checker."""
+    repository = Path(shutil.copytree(model_repository(), folder / "models"))
+    (repository / GUARD / "1").mkdir(parents=True)
+    onnx.save(guard(), str(repository / GUARD / "1" / "model.onnx"))
+    (repository / GUARD / "config.pbtxt").write_text(CONFIG)
+    for path in repository.glob("*.toml"):
+        text = path.read_text().replace("[weights]\n", f"{SAFETY}[weights]\n{GUARD} = 1000\n")
+        path.write_text(text)
+    return repository
+
+
+class Guarded:
+    """A stack whose models have a checker, and a caller's line to it."""
+
+    def __init__(self, address: str, folder: Path) -> None:
+        self.address = address
+        self.folder = folder
+        self._channel = grpc.aio.insecure_channel(address)
+        self.generations = generation_pb2_grpc.GenerationServiceStub(self._channel)
+        self.models = model_pb2_grpc.ModelServiceStub(self._channel)
+        self.fleet = fleet_pb2_grpc.FleetServiceStub(self._channel)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def made(self, request: pb.CreateGenerationRequest) -> pb.Generation:
+        """The generation at its end, which is SUCCEEDED."""
+        asked = pb.GenerateRequest(create=request, inline_results=True)
+        async for answer in self.generations.Generate(asked, timeout=120):
+            last = answer.generation
+        assert last.state == pb.GENERATION_STATE_SUCCEEDED, last
+        found: pb.Generation = last
+        return found
+
+
+@pytest.fixture(scope="module")
+async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Guarded]:
+    folder = tmp_path_factory.mktemp("guarded")
+    state = StateDir(folder / "state")
+    state.create()
+    stack = build(state, StackOptions(repository=guarded_repository(folder)))
+    supervisor = Supervisor(stack.parts, state.logs, Hooks())
+    running = Guarded(stack.gateway, folder)
+    try:
+        await supervisor.start()
+        yield running
+    finally:
+        await running.close()
+        await supervisor.stop()
+
+
+def picture(prompt: str, **image: object) -> pb.CreateGenerationRequest:
+    spec = pb.ImageSpec(prompt=prompt, **image)  # type: ignore[arg-type]
+    return pb.CreateGenerationRequest(model="tiny-image", image=spec)
+
+
+def film(prompt: str) -> pb.CreateGenerationRequest:
+    spec = pb.VideoSpec(prompt=prompt, seed=3, output=pb.VideoOutput(thumbnail_size=32))
+    return pb.CreateGenerationRequest(model="tiny-video", video=spec)
+
+
+def nothing_of(result: pb.Result) -> bool:
+    """Whether there is no way to a picture in it."""
+    ways = (result.object_key, result.url, result.thumbnail_key, result.thumbnail_url)
+    return result.withheld and not any(ways) and not result.inline_data and not result.sha256
+
+
+async def test_a_red_circle_is_withheld_and_a_blue_one_is_not(guarded: Guarded) -> None:
+    red = await guarded.made(picture("a red circle on a white background", count=2, seed=1))
+    assert len(red.results) == 2 and all(map(nothing_of, red.results))
+    assert [result.seed for result in red.results] == [1, 2]
+    again = await guarded.generations.GetGeneration(pb.GetGenerationRequest(id=red.id))
+    assert all(map(nothing_of, again.generation.results))
+    output = pb.ImageOutput(thumbnail_size=16)
+    blue = await guarded.made(
+        picture("a blue circle on a white background", count=2, seed=1, output=output)
+    )
+    assert not any(result.withheld for result in blue.results)
+    for result in blue.results:
+        assert Image.open(io.BytesIO(result.inline_data)).size == (64, 64)
+        small = await asyncio.to_thread(urllib3.request, "GET", result.thumbnail_url)
+        assert small.status == 200
+
+
+async def test_of_several_pictures_only_those_above_the_threshold(guarded: Guarded) -> None:
+    """Told nothing, the model takes one colour or another, by the seed."""
+    done = await guarded.made(picture("a", count=8, seed=40))
+    withheld = [result.withheld for result in done.results]
+    assert any(withheld) and not all(withheld), withheld
+    for result in done.results:
+        assert nothing_of(result) if result.withheld else redness(result) <= 0.03
+
+
+def redness(result: pb.Result) -> float:
+    pixels = np.asarray(Image.open(io.BytesIO(result.inline_data)), dtype=float)
+    return float(np.maximum(pixels[..., 0] - pixels[..., 1:].max(-1), 0).mean() / 255)
+
+
+async def test_a_film_is_withheld_as_a_whole_and_with_its_small_picture(guarded: Guarded) -> None:
+    [red] = (await guarded.made(film("a red circle moving left on a white background"))).results
+    assert nothing_of(red)
+    [blue] = (await guarded.made(film("a blue circle moving left on a white background"))).results
+    assert not blue.withheld and blue.frames == 8 and blue.thumbnail_url
+
+
+async def test_models_that_share_the_checker_say_so_and_hold_it_once(guarded: Guarded) -> None:
+    models = (await guarded.models.ListModels(model_pb2.ListModelsRequest())).models
+    assert {model.name for model in models if model.has_safety_checker} == {
+        "tiny-image", "tiny-video",
+    }  # fmt: skip
+    assert not any(model.has_previews for model in models)  # they would show what is withheld
+    devices = (await guarded.fleet.ListDevices(fleet_pb2.ListDevicesRequest())).devices
+    assert set(devices[0].resident_models) == {"tiny-image", "tiny-video"}
+    log = (guarded.folder / "state" / "logs" / "triton-0.log").read_text()
+    assert log.count(f"successfully loaded '{GUARD}'") == 1
+
+
+async def test_the_command_line_tells_it(guarded: Guarded, tmp_path: Path) -> None:
+    screen = Console(file=io.StringIO(), width=100)
+    wish = Wish("a red circle on a white background", model="tiny-image", seed=1)
+    with pytest.raises(ProblemError, match="withheld by the safety checker of tiny-image"):
+        await generate(guarded.address, wish, tmp_path / "out", screen)
+    assert not list((tmp_path / "out").iterdir())
