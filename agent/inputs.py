@@ -31,6 +31,8 @@ from atelier.spec import Spec, VideoSpec
 THREADS = 4  # of all devices; a decoded picture takes up to 64 MB
 GREY = 128  # of 0 to 255: nothing, to a denoiser that was trained for inpainting
 
+NOT_TAKEN = "is nothing that this model takes: leave it out"
+
 Pixels = NDArray[np.uint8]
 
 
@@ -145,14 +147,13 @@ async def encode(device: Encoder, card: ModelCard, spec: Spec, brought: Brought 
         InputRefusedError: the model takes no such thing.
         ExecutionError: the encoder failed.
     """
+    if isinstance(spec, VideoSpec):
+        return await _first_frame(device, card, brought.picture) if brought else Given()
     sees_masks = card.latents.masking == "concat"
     if brought is None and not sees_masks:
         return Given()
-    if isinstance(spec, VideoSpec) or not card.components.vae_encoder:
-        raise InputRefusedError(
-            "video.first_frame" if isinstance(spec, VideoSpec) else "image.init_image",
-            "is nothing that this model takes: leave it out",
-        )
+    if not card.components.vae_encoder:
+        raise InputRefusedError("image.init_image", NOT_TAKEN)
     down, new, shown = card.latents.downscale, None, None
     if brought and brought.mask is not None:
         new = made_anew(brought.mask, down)
@@ -160,6 +161,18 @@ async def encode(device: Encoder, card: ModelCard, spec: Spec, brought: Brought 
         shown = await _shown(device, card, spec, brought)
     picture = await _encoded(device, card, brought.picture) if brought else None
     return Given(picture, new, shown)
+
+
+async def _first_frame(device: Encoder, card: ModelCard, picture: Pixels) -> Given:
+    """The latents of a clip's first frame, which are kept. The encoder takes whole clips: it is
+    given one that stands still."""
+    form = card.latents
+    if not form.first_frame:
+        raise InputRefusedError("video.first_frame", NOT_TAKEN)
+    latents = await _encoded(device, card, np.stack([picture] * form.output_frames))
+    new = np.ones((form.channels, 1, 1), np.bool_)
+    new[: form.channels // form.output_frames] = False  # frame by frame in the channels
+    return Given(latents, new)
 
 
 async def _shown(device: Encoder, card: ModelCard, spec: Spec, brought: Brought | None) -> Shown:
@@ -174,9 +187,9 @@ async def _shown(device: Encoder, card: ModelCard, spec: Spec, brought: Brought 
 
 
 async def _encoded(device: Encoder, card: ModelCard, picture: Pixels) -> Floats:
-    """uint8 (H, W, 3) -> float32 (C, h, w)."""
+    """uint8 ([T,] H, W, 3) -> float32 (C, h, w)."""
     latents = await device.encode_image(card, picture[np.newaxis])
-    height, width, _ = picture.shape
+    height, width = picture.shape[-3:-1]
     if latents.shape != (1, *card.latents.shape(width, height)) or not np.isfinite(latents).all():
         raise ExecutionError(
             "the encoder gave latents that cannot be used", retryable=False, reason="INVALID_OUTPUT"

@@ -102,7 +102,8 @@ class LatentFormat:
         something new is wanted, and `known`, what the next latents are elsewhere (sampler.Plan
         says at which level). "concat": `mask`, and in `known` the latents of the picture with
         the masked part grey; for text to image, a mask of ones and a grey picture.
-    first_frame: whether a clip can begin with a given picture.
+    first_frame: whether a clip can begin with a given picture: one whose frames lie in the
+        channels, and that was measured to go on from there as its text says.
     """
 
     channels: int
@@ -269,6 +270,8 @@ def _card(data: dict[str, Any]) -> ModelCard:
         raise ValueError(f"model card: no such samplers: {', '.join(unknown)}")
     components = Components(**data["components"], safety=_safety(data))
     latents = LatentFormat(**data["latents"])
+    if latents.first_frame and (latents.frames or not latents.output_frames):
+        raise ValueError("model card: first_frame is for clips whose frames lie in the channels")
     return ModelCard(
         name=data["name"],
         description=data["description"],

@@ -164,7 +164,12 @@ def render(facts: Facts) -> str:
         "latents": {
             "channels": spec.channels,
             "downscale": spec.downscale,
-            **_set(frames=spec.frames, output_frames=spec.output_frames, masking=spec.masking),
+            **_set(
+                frames=spec.frames,
+                output_frames=spec.output_frames,
+                masking=spec.masking,
+                first_frame=spec.first_frame,
+            ),
         },
         "preview": facts.preview.table,
         "text": {
@@ -259,6 +264,7 @@ def spec_of(card: ModelCard) -> ExportSpec:
         output_frames=latents.output_frames,
         encodes=bool(parts.vae_encoder),
         masking=latents.masking,  # type: ignore[arg-type]
+        first_frame=latents.first_frame,
         names={
             role: name for role, name in names.items() if name and name != own.triton_name(role)
         },

@@ -66,6 +66,7 @@ class ExportSpec:
         masking: how the step takes a mask. "blend": where the mask is 0 the next latents are
             `known`, which the agent noises to that level. "concat": the denoiser was trained to
             see the mask and, in `known`, the latents of the picture with the masked part grey.
+        first_frame: a clip of it can begin with a given picture, as was measured.
         names: Triton's names of components that are another model's, by role.
     """
 
@@ -80,6 +81,7 @@ class ExportSpec:
     output_frames: int = 0
     encodes: bool = False
     masking: Masking = ""
+    first_frame: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
 
     def triton_name(self, role: str) -> str:

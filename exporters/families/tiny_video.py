@@ -41,7 +41,7 @@ def _spec(checkpoint: Checkpoint, name: str) -> ExportSpec:
     frames = int(checkpoint.index["frames"])
     channels = int(checkpoint.configs["unet"]["in_channels"])
     single = unet_spec(checkpoint, name, channels)
-    return replace(single, output_frames=frames)
+    return replace(single, output_frames=frames, first_frame=True)
 
 
 def _framed(kind: type[FrameDecoder] | type[FrameEncoder]) -> Graph:

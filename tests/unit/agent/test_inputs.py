@@ -19,8 +19,9 @@ from atelier.catalog import ModelCard
 from atelier.errors import UnavailableError
 from atelier.object_keys import input_key
 from atelier.v1 import agent_pb2 as pb
-from tests.support.cards import toy_card
+from tests.support.cards import toy_card, video_card
 from tests.unit.agent.conftest import Inside, an_inside
+from tests.unit.agent.fakes import FakeTriton
 
 Make = Callable[..., pb.ConnectResponse]
 PICTURE, MASK, CLIP = (input_key("local", name * 64, "png") for name in "abc")
@@ -252,3 +253,52 @@ async def test_a_denoiser_that_was_trained_for_it_is_shown_the_mask(
             np.testing.assert_array_equal(latents[row, :3], known)
     for pixels in pictures if masked else []:
         np.testing.assert_array_equal(pixels[SOFT == 0], PIXELS[SOFT == 0])
+
+
+async def test_a_clip_begins_with_the_picture(run_message: Make) -> None:
+    """The latents of its first frame are the picture's at the end; the others are made."""
+    clips = video_card()
+    clips = replace(
+        clips,
+        components=replace(clips.components, vae_encoder="toy__vae_encoder"),
+        latents=replace(clips.latents, first_frame=True),
+    )
+    decoded: list[Any] = []
+
+    async def encode_clip(_card: ModelCard, images: Any) -> Any:
+        assert images.shape == (1, 8, 64, 64, 3)
+        assert (images == images[:, :1]).all()  # it stands still
+        frames = [await FakeTriton().encode_image(_card, images[:, t]) for t in range(8)]
+        return np.concatenate(frames, axis=1)
+
+    async def decode_clip(_card: ModelCard, latents: Any) -> Any:
+        decoded.append(latents)
+        return np.zeros((1, 8, 64, 64, 3), np.uint8)
+
+    command = run_message("clip", model="clips", video=True)
+    video = command.run.generation.video
+    video.width, video.height, video.steps, video.guidance = 64, 64, 4, 1.5
+    video.frames, video.frames_per_second, video.seed, video.sampler = 8, 8, 7, "euler_ancestral"
+    video.first_frame.object_key = PICTURE
+    async with an_inside(clips) as studio:
+        studio.store.objects[PICTURE] = png(PIXELS)
+        studio.triton.encode_image = encode_clip  # type: ignore[method-assign]
+        studio.triton.decode = decode_clip  # type: ignore[method-assign]
+        studio.commands.obey(command)
+        while not decoded:
+            await studio.settle_down()
+    (latents,) = decoded
+    expected = (SQUARES.transpose(2, 0, 1).astype(np.float32) - 128) / 64
+    np.testing.assert_allclose(latents[0, :3], expected, atol=1e-6)
+    assert np.abs(latents[0, 4:7] - expected).mean() > 0.3
+
+
+async def test_a_model_whose_clips_begin_anyhow_takes_no_first_frame(run_message: Make) -> None:
+    command = run_message("clip", model="clips", video=True)
+    command.run.generation.video.first_frame.object_key = PICTURE
+    command.run.generation.video.width = command.run.generation.video.height = 64
+    async with an_inside(video_card()) as studio:
+        studio.store.objects[PICTURE] = png(PIXELS)
+        told = await refused(studio, command)
+    text = "video.first_frame is nothing that this model takes: leave it out"
+    assert told == ("INPUT_REFUSED", text, False)

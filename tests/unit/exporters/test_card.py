@@ -150,9 +150,10 @@ def test_resident_is_what_was_measured_and_at_least_the_weights():
         replace(SPEC, ids=77, tokens=78, masking="blend"),
         replace(SPEC, frames=3, output_frames=9, encodes=False),
         replace(SPEC, channels=32, output_frames=8, masking="concat"),
+        replace(SPEC, channels=32, output_frames=8, first_frame=True),
         replace(SPEC, names={"vae_decoder": "other__vae_decoder"}),
     ],
-    ids=["pooled", "clip", "stacked", "shared"],
+    ids=["pooled", "clip", "stacked", "from a picture", "shared"],
 )
 def test_every_kind_of_spec_comes_back(spec: ExportSpec):
     weights = {component.name: 1 for component in spec.components}
