@@ -29,7 +29,7 @@ from atelier.v1 import agent_pb2_grpc
 log = structlog.get_logger()
 
 FIRST_PAUSE_SECONDS = 0.1  # doubled with every failure in a row
-LONGEST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 1.0  # of a fail-over of seconds, not much may be slept through
 WELCOME_SECONDS = 10.0
 LEAST_REPORT_SECONDS = 0.1
 

@@ -25,6 +25,21 @@ def _loopback(address: str) -> str:
     return address
 
 
+def _addresses(text: str) -> str:
+    """gRPC takes several addresses as numbers only."""
+    if "," in text:
+        for address in text.split(","):
+            try:
+                ipaddress.IPv4Address(address.rpartition(":")[0])
+            except ValueError:
+                raise ValueError(
+                    f"{address}: of several addresses each must be IPv4:PORT, such as"
+                    " 10.0.0.1:7000,10.0.0.2:7000; a name that resolves to all of them will do too"
+                ) from None
+    return text
+
+
+Addresses = Annotated[str, AfterValidator(_addresses)]
 LoopbackAddress = Annotated[str, AfterValidator(_loopback)]
 
 
@@ -55,7 +70,7 @@ class GatewaySettings(ObjectStoreSettings):
     """The door."""
 
     gateway_listen: LoopbackAddress
-    scheduler_address: str
+    scheduler_address: Addresses
     model_repository: Path = Field(default_factory=model_repository)
     tenant: str = "local"  # everyone's on loopback
     call_timeout_seconds: float = 60.0  # for callers that set no deadline
@@ -93,7 +108,7 @@ class DeviceSettings(BaseModel):
 class AgentSettings(ObjectStoreSettings):
     """The hands."""
 
-    scheduler_address: str
+    scheduler_address: Addresses
     node: str
     devices: list[DeviceSettings]
     model_repository: Path = Field(default_factory=model_repository)

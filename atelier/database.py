@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString, Self, cast
 
 import psycopg
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from atelier.errors import StorageRefusedError, UnavailableError
+from atelier.errors import DeposedError, StorageRefusedError, UnavailableError
 from atelier.generation import Event, sources
 
 _CONNECTION = {
@@ -30,6 +30,10 @@ _CONNECTION = {
 # resources, locks, operator intervention, system error.
 _PASSING = {"08", "25", "40", "53", "55", "57", "58"}
 
+# What the function `fenced` raises with (migration 0003).
+_EPOCH_IS_OVER = "AT001"
+_FENCE = "(SELECT fenced(%(epoch)s::bigint))"
+
 _GUARDED = {
     "claim": Event.CLAIM,
     "publish": Event.PUBLISH,
@@ -43,8 +47,10 @@ _GUARDED = {
 
 class Database:
     """What the scheduler's stores share. `rows` raises UnavailableError while the database is away
-    (a write that was not acknowledged may have happened), and StorageRefusedError for what it will
-    not take the next time either.
+    (a write that was not acknowledged may have happened), StorageRefusedError for what it will not
+    take the next time either, and DeposedError for a write where the epoch is over.
+
+    epoch: of the leader that writes; None writes unfenced.
     """
 
     def __init__(self, dsn: str, *, connections: int = 8) -> None:
@@ -59,6 +65,14 @@ class Database:
             open=False,
         )
         self.queries = _load_queries()
+        self.epoch: int | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def open(self) -> None:
         await self._pool.open(wait=True, timeout=10.0)
@@ -70,9 +84,13 @@ class Database:
         """Run a statement by its name; the rows that it gives, if any."""
         try:
             async with self._pool.connection() as connection:
-                cursor = await connection.execute(self.queries[query], arguments)
+                cursor = await connection.execute(
+                    self.queries[query], {"epoch": self.epoch, **arguments}
+                )
                 return cast("list[Any]", await cursor.fetchall()) if cursor.description else []
         except psycopg.Error as error:
+            if error.sqlstate == _EPOCH_IS_OVER:
+                raise DeposedError from error
             if _passes(error):
                 raise UnavailableError(
                     "the database is away; try again", retry_after_seconds=1.0
@@ -91,6 +109,8 @@ def _load_queries() -> dict[str, LiteralString]:
     text = (files("atelier") / "sql" / "queries.sql").read_text()
     parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
     queries = dict(zip(parts[::2], parts[1::2], strict=True))
+    for name, query in queries.items():
+        queries[name] = query.replace("{fence}", _FENCE)
     for name, event in _GUARDED.items():
         states = ", ".join(f"'{state}'" for state in sources(event))
         queries[name] = queries[name].replace("{sources}", states)

@@ -95,6 +95,15 @@ class UnavailableError(AtelierError):
     reason = "UNAVAILABLE"
 
 
+class DeposedError(UnavailableError):
+    """Another scheduler leads: nothing that this one writes is taken any more."""
+
+    reason = "DEPOSED"
+
+    def __init__(self) -> None:
+        super().__init__("another scheduler leads now; try again", retry_after_seconds=1.0)
+
+
 class StorageRefusedError(AtelierError):
     """The database takes these values no more the next time than this time."""
 

@@ -148,12 +148,6 @@ class GenerationStore:
         """RUNNING -> CANCELLED, once its agent stopped it."""
         return _one(await self._run("cancel_running", id=generation_id, lease_token=token))
 
-    async def next_epoch(self, name: str = "scheduler") -> int:
-        """A new leader's epoch, higher than all before."""
-        [row] = await self.database.rows("next_epoch", name=name)
-        epoch: int = row["epoch"]
-        return epoch
-
     async def _run(self, query: str, **arguments: Any) -> list[Generation]:
         return [_generation(row) for row in await self.database.rows(query, **arguments)]
 

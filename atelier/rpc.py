@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -32,17 +33,23 @@ _AWAY = (
     grpc.StatusCode.CANCELLED,
 )
 
-_KEEPALIVE = [
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),  # else a frozen peer is found after a minute
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-]
+
+def _keepalive(every_ms: int, timeout_ms: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.keepalive_time_ms", every_ms),
+        ("grpc.keepalive_timeout_ms", timeout_ms),
+        ("grpc.http2.ping_timeout_ms", timeout_ms),  # else a frozen peer is found after a minute
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+
+
+# A frozen leader must be left within seconds; a client that is gone may be found out later.
+_KEEPALIVE = _keepalive(2_000, 2_000)
 
 SERVER_OPTIONS = [
-    *_KEEPALIVE,
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    *_keepalive(20_000, 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 40_000),
@@ -52,10 +59,29 @@ SERVER_OPTIONS = [
 _CHANNEL_OPTIONS = [
     ("grpc.max_send_message_length", 64 * 2**20),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
     # Not only a pause: TCP and HTTP/2 must be set up within it.
-    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.min_reconnect_backoff_ms", 3_000),
 ]
+
+
+# A call that found nobody, or somebody who stops, is made again: five times in all, the most that
+# gRPC knows, within the call's deadline. Throttled, so that who is overloaded is not asked more.
+_AGAIN = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
+}
 
 
 def channel(
@@ -63,21 +89,33 @@ def channel(
     *,
     keepalive: bool = True,
     own_connection: bool = False,
+    again: bool = False,
     largest_answer_bytes: int = 64 * 2**20,
 ) -> grpc.aio.Channel:
     """A channel to another part on the same trusted network.
 
     Args:
+        address: host:port; or several IP:port with commas between them, of which one answers at a
+            time: a leader and those that stand by.
         keepalive: find out within seconds that the other side is frozen or cut off.
         own_connection: share nothing with other channels to this address: neither their
             connection, nor the back-off that their failures left.
         largest_answer_bytes: what is larger is an error.
+        again: make calls again that end as UNAVAILABLE; for services of which every call can be
+            made twice.
     """
-    options = [*_CHANNEL_OPTIONS, *(_KEEPALIVE if keepalive else ())]
+    options: list[tuple[str, Any]] = [*_CHANNEL_OPTIONS, *(_KEEPALIVE if keepalive else ())]
     options.append(("grpc.max_receive_message_length", largest_answer_bytes))
     if own_connection:
         options.append(("grpc.use_local_subchannel_pool", 1))
-    return grpc.aio.insecure_channel(address, options=options)
+    if again:
+        options.append(("grpc.service_config", json.dumps(_AGAIN)))
+    return grpc.aio.insecure_channel(target(address), options=options)
+
+
+def target(address: str) -> str:
+    """What gRPC calls an address, or several."""
+    return f"ipv4:{address}" if "," in address else address
 
 
 def caller_error(error: Exception) -> AtelierError | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TypeVar
 
 import grpc
 import structlog
@@ -17,6 +17,8 @@ from grpc_reflection.v1alpha import reflection
 from atelier.rpc import MAX_MESSAGE_BYTES, SERVER_OPTIONS, ErrorInterceptor
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 STOP_GRACE_SECONDS = 3.0
 
@@ -53,17 +55,25 @@ async def tasks(**loops: Coroutine[None, None, None]) -> AsyncIterator[asyncio.F
 
 async def stopped(failed: asyncio.Future[None] | None = None) -> None:
     """Wait for SIGTERM or SIGINT. Raises what `failed` fails with, if it does first."""
+    never = asyncio.get_running_loop().create_future()
+    await unless_stopped(asyncio.shield(failed or never))  # who gave it may still look at it
+
+
+async def unless_stopped(waiting: Awaitable[T]) -> T | None:
+    """What `waiting` gives or raises; None where SIGTERM or SIGINT came first, which cancels it."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    waiting = asyncio.create_task(stop.wait())
-    first: set[asyncio.Future[Any]] = {waiting, *([failed] if failed else [])}
-    await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-    if failed and failed.done():
-        waiting.cancel()
-        failed.result()
+    result, signalled = asyncio.ensure_future(waiting), asyncio.create_task(stop.wait())
+    await asyncio.wait({result, signalled}, return_when=asyncio.FIRST_COMPLETED)
+    if result.done():
+        signalled.cancel()
+        return result.result()
     log.info("stopping")
+    result.cancel()
+    await asyncio.wait({result})
+    return None
 
 
 @asynccontextmanager

@@ -30,7 +30,7 @@ class SchedulerClient:
     """Calls wait for a scheduler that is restarting, up to their deadline."""
 
     def __init__(self, address: str, call_timeout_seconds: float) -> None:
-        self._channel = channel(address)
+        self._channel = channel(address, again=True)
         self._stub = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
         self.fleet = fleet_pb2_grpc.FleetServiceStub(self._channel)
         self._limit = call_timeout_seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -12,12 +13,13 @@ import structlog
 
 from atelier.catalog import Catalog
 from atelier.config import SchedulerSettings
+from atelier.database import Database
 from atelier.generation import Failure, State
 from atelier.generation_store import GenerationStore
 from atelier.metrics import exported
 from atelier.migrate import migrate
 from atelier.order_store import OrderStore
-from atelier.service import serving, stopped, tasks
+from atelier.service import serving, stopped, tasks, unless_stopped
 from atelier.v1 import (
     agent_pb2,
     agent_pb2_grpc,
@@ -36,6 +38,7 @@ from scheduler.fleet_servicer import FleetServicer
 from scheduler.fleet_view import FleetView
 from scheduler.fleet_watch import FleetWatch
 from scheduler.intake import Intake
+from scheduler.leadership import Leadership
 from scheduler.lines import Lines
 from scheduler.live import Live
 from scheduler.model import models_of
@@ -54,7 +57,11 @@ GONE = Failure("FAILED_PRECONDITION", "MODEL_GONE", "its model is no longer serv
 
 
 async def run(settings: SchedulerSettings) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Stand by until it leads, then serve until SIGTERM or SIGINT.
+
+    Raises:
+        RuntimeError: a loop failed; LeadershipLostError is its cause where another leads.
+    """
     began = time.monotonic()
 
     def clock() -> float:
@@ -68,8 +75,15 @@ async def run(settings: SchedulerSettings) -> None:
 
     async with AsyncExitStack() as stack:
         meter = stack.enter_context(exported("scheduler", settings.metrics_listen))
+        lease = await stack.enter_async_context(Database(dsn, connections=1))
+        holder = f"{socket.gethostname()}/{settings.scheduler_listen}"
+        leadership = Leadership(lease, holder, meter=meter)
+        epoch = await unless_stopped(leadership.won())
+        if epoch is None:
+            return  # it stood by to its end
+        stack.push_async_callback(leadership.resign)  # when all that is below has ended
         store = await stack.enter_async_context(GenerationStore(dsn))
-        epoch = await store.next_epoch()
+        store.database.epoch = epoch
         background = Background()
         stack.push_async_callback(background.close)
         sched = Sched(models_of(catalog.cards.values()))
@@ -97,6 +111,7 @@ async def run(settings: SchedulerSettings) -> None:
         stack.enter_context(settled())
         failed = await stack.enter_async_context(
             tasks(
+                leadership=leadership.run(),
                 intake=intake.run(),
                 dispatch=dispatch.run(),
                 sysmon=sysmon.run(),

@@ -41,6 +41,9 @@ def up(
     device_memory: Annotated[float, typer.Option(min=0.1, help="GiB that each may use.")] = 2.0,
     state_dir: StateDirOption = DEFAULT_STATE_DIR,
     gateway_port: Annotated[int | None, typer.Option(help="Else a free one, remembered.")] = None,
+    schedulers: Annotated[
+        int, typer.Option(min=1, max=4, help="One leads, the others stand by.")
+    ] = 1,
     prompt: Annotated[str | None, typer.Option(help="Draw this first, then serve.")] = None,
     once: Annotated[
         str | None, typer.Option(help="Draw this, then stop.", metavar="PROMPT")
@@ -50,7 +53,7 @@ def up(
     """Start every part on this machine, and serve until Ctrl-C."""
     if prompt is not None and once is not None:
         raise typer.BadParameter("give --prompt or --once, not both")
-    stack = StackOptions(devices, int(device_memory * 2**30), gateway_port)
+    stack = StackOptions(devices, int(device_memory * 2**30), gateway_port, schedulers)
     wanted = once if once is not None else prompt
     raise typer.Exit(up_(UpOptions(state_dir, stack, wanted, once is not None, out), Console()))
 

@@ -144,8 +144,10 @@ def stack(state: StateDir) -> Iterator[Finding]:
 
 def _parts(state: StateDir, record: StackRecord) -> Iterator[Finding]:
     records = {part.name: part for part in record.parts}
+    schedulers = sum(name.startswith("scheduler") for name in records)
+    options = StackOptions(devices=record.devices, schedulers=schedulers)
     try:
-        parts = build(state, StackOptions(devices=record.devices), keep_ports=True).parts
+        parts = build(state, options, keep_ports=True).parts
     except (PartError, ValueError, OSError) as error:
         yield Finding("parts", "wrong", str(error), "`atelier down`, then `atelier up`")
         return

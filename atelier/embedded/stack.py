@@ -3,6 +3,8 @@
 postgres ──> scheduler ──> agent
 s3, triton-0, triton-1 ... ──^
              scheduler ──> gateway <── s3 (it signs URLs)
+
+Where there are several schedulers one leads, and the others stand by.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from atelier.config import model_repository
 from atelier.embedded.part import Part
 from atelier.embedded.ports import PortBook, is_free
 from atelier.embedded.postgres import Postgres
-from atelier.embedded.rooms import Agent, Room
+from atelier.embedded.rooms import Agent, Room, Scheduler
 from atelier.embedded.s3 import BUCKET, PORTS, ObjectStore
 from atelier.embedded.state import StateDir
 from atelier.embedded.triton import Triton
@@ -35,6 +37,7 @@ class StackOptions:
     devices: int = 1
     device_bytes: int = DEVICE_BYTES
     gateway_port: int | None = None
+    schedulers: int = 1
     repository: Path = field(default_factory=model_repository)
 
 
@@ -81,11 +84,13 @@ def build(state: StateDir, options: StackOptions, *, keep_ports: bool = False) -
         )
         for index in range(options.devices)
     ]
-    scheduler = f"127.0.0.1:{book.take('scheduler')}"
+    schedulers = {
+        name: f"127.0.0.1:{book.take(name)}" for name in _scheduler_names(options.schedulers)
+    }
     gateway = f"127.0.0.1:{book.take('gateway', options.gateway_port)}"
     if not keep_ports:
         book.save()
-    rooms = _rooms(state, options, postgres, store, tritons, scheduler, gateway)
+    rooms = _rooms(state, options, postgres, store, tritons, schedulers, gateway)
     return Stack((postgres, store, *tritons, *rooms), gateway, options.devices)
 
 
@@ -95,7 +100,7 @@ def _rooms(
     postgres: Postgres,
     store: ObjectStore,
     tritons: list[Triton],
-    scheduler: str,
+    schedulers: dict[str, str],
     gateway: str,
 ) -> tuple[Part, ...]:
     results = {
@@ -118,17 +123,23 @@ def _rooms(
         }
         for triton in tritons
     ]
-    brain = Room(
-        "scheduler",
-        scheduler,
-        {
-            **models,
-            "ATELIER_SCHEDULER_LISTEN": scheduler,
-            "ATELIER_POSTGRES_DSN": postgres.dsn,
-        },
-        state.root,
-        needs=(postgres.name,),
-    )
+    scheduler = ",".join(schedulers.values())
+    brains = [
+        Scheduler(
+            name,
+            address,
+            {
+                **models,
+                "ATELIER_SCHEDULER_LISTEN": address,
+                "ATELIER_POSTGRES_DSN": postgres.dsn,
+            },
+            state.root,
+            needs=(postgres.name,),
+            module="scheduler",
+            rivals=tuple(other for other in schedulers.values() if other != address),
+        )
+        for name, address in schedulers.items()
+    ]
     hands = Agent(
         "agent",
         "",
@@ -158,7 +169,11 @@ def _rooms(
         state.root,
         needs=("scheduler", store.name),
     )
-    return brain, hands, door
+    return *brains, hands, door
+
+
+def _scheduler_names(count: int) -> list[str]:
+    return ["scheduler", *(f"scheduler-{index}" for index in range(1, count))]
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

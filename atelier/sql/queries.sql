@@ -1,5 +1,6 @@
 -- Every statement that the store sends, by name. {sources} is filled from the state table
--- (atelier/generation.py), so that code and guards cannot differ.
+-- (atelier/generation.py), so that code and guards cannot differ. Every write of the scheduler asks
+-- {fence} first: is its epoch the present one (migration 0003)?
 
 -- name: insert_generations
 -- One group commit of submits. A row that is already there (same id after a lost acknowledgement,
@@ -11,6 +12,7 @@ WITH new AS (
     FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(
         id uuid, tenant text, model text, spec jsonb, priority text, labels jsonb, request_id text,
         request_hash text, deadline timestamptz, create_time timestamptz)
+    WHERE {fence}
     ORDER BY id
     ON CONFLICT DO NOTHING
     RETURNING id
@@ -65,7 +67,7 @@ WITH moved AS (
     UPDATE generations SET
         state = 'RUNNING', attempt = attempt + 1, lease_token = nextval('lease_tokens'),
         device = %(device)s, start_time = clock_timestamp()
-    WHERE id = %(id)s AND state IN ({sources}) AND NOT cancel_requested
+    WHERE id = %(id)s AND {fence} AND state IN ({sources}) AND NOT cancel_requested
     RETURNING *
 ), noted AS (
     INSERT INTO generation_events (generation_id, event, attempt, detail)
@@ -78,7 +80,7 @@ WITH moved AS (
     UPDATE generations SET
         state = 'SUCCEEDED', lease_token = NULL, finish_time = clock_timestamp(),
         results = %(results)s::jsonb, provenance = %(provenance)s::jsonb
-    WHERE id = %(id)s AND lease_token = %(lease_token)s AND state IN ({sources})
+    WHERE id = %(id)s AND lease_token = %(lease_token)s AND {fence} AND state IN ({sources})
     RETURNING *
 ), noted AS (
     INSERT INTO generation_events (generation_id, event, attempt)
@@ -89,7 +91,7 @@ SELECT * FROM moved
 -- name: requeue
 WITH moved AS (
     UPDATE generations SET state = 'QUEUED', lease_token = NULL
-    WHERE id = %(id)s AND lease_token = %(lease_token)s AND state IN ({sources})
+    WHERE id = %(id)s AND lease_token = %(lease_token)s AND {fence} AND state IN ({sources})
       AND NOT cancel_requested
     RETURNING *
 ), noted AS (
@@ -105,7 +107,7 @@ WITH moved AS (
         state = 'FAILED', lease_token = NULL, finish_time = clock_timestamp(),
         failure = %(failure)s::jsonb
     WHERE id = %(id)s AND lease_token IS NOT DISTINCT FROM %(lease_token)s
-      AND state IN ({sources})
+      AND {fence} AND state IN ({sources})
     RETURNING *
 ), noted AS (
     INSERT INTO generation_events (generation_id, event, attempt, detail)
@@ -118,7 +120,7 @@ WITH moved AS (
     UPDATE generations SET
         state = 'EXPIRED', lease_token = NULL, finish_time = clock_timestamp(),
         failure = %(failure)s::jsonb
-    WHERE id = %(id)s AND state IN ({sources}) AND deadline < clock_timestamp()
+    WHERE id = %(id)s AND {fence} AND state IN ({sources}) AND deadline < clock_timestamp()
     RETURNING *
 ), noted AS (
     INSERT INTO generation_events (generation_id, event, attempt)
@@ -133,7 +135,7 @@ WITH moved AS (
         cancel_requested = true,
         state = CASE state WHEN 'QUEUED' THEN 'CANCELLED' ELSE state END,
         finish_time = CASE state WHEN 'QUEUED' THEN clock_timestamp() END
-    WHERE tenant = %(tenant)s AND id = %(id)s AND state IN ({sources})
+    WHERE tenant = %(tenant)s AND id = %(id)s AND {fence} AND state IN ({sources})
     RETURNING *
 ), noted AS (
     INSERT INTO generation_events (generation_id, event, attempt)
@@ -146,7 +148,7 @@ SELECT * FROM moved
 WITH moved AS (
     UPDATE generations SET
         state = 'CANCELLED', lease_token = NULL, finish_time = clock_timestamp()
-    WHERE id = %(id)s AND lease_token = %(lease_token)s AND state IN ({sources})
+    WHERE id = %(id)s AND lease_token = %(lease_token)s AND {fence} AND state IN ({sources})
       AND cancel_requested
     RETURNING *
 ), noted AS (
@@ -155,10 +157,27 @@ WITH moved AS (
 )
 SELECT * FROM moved
 
--- name: next_epoch
-INSERT INTO leader AS l (name, epoch) VALUES (%(name)s, 1)
-ON CONFLICT (name) DO UPDATE SET epoch = l.epoch + 1
+-- name: leader
+-- Asked often by who stands by: it locks nothing.
+SELECT epoch, holder, expires_at > clock_timestamp() AS leads FROM leader
+WHERE name = 'scheduler'
+
+-- name: lead
+INSERT INTO leader AS l (name, epoch, holder, expires_at)
+VALUES ('scheduler', 1, %(holder)s, clock_timestamp() + make_interval(secs => %(lease_seconds)s))
+ON CONFLICT (name) DO UPDATE SET
+    epoch = l.epoch + 1, holder = excluded.holder, expires_at = excluded.expires_at
+WHERE l.expires_at <= clock_timestamp() OR l.holder = excluded.holder
 RETURNING epoch
+
+-- name: renew
+-- Also after it ran out, if nobody took over meanwhile: then nobody can have written either.
+UPDATE leader SET expires_at = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+WHERE name = 'scheduler' AND epoch = %(epoch)s
+RETURNING epoch
+
+-- name: resign
+UPDATE leader SET expires_at = '-infinity' WHERE name = 'scheduler' AND epoch = %(epoch)s
 
 -- name: standing_orders
 -- Drains have no model.
@@ -167,16 +186,16 @@ UNION ALL
 SELECT device_id, model, NULL FROM pinned_models
 
 -- name: drain
-INSERT INTO drained_devices (device_id, reason) VALUES (%(device_id)s, %(reason)s)
+INSERT INTO drained_devices (device_id, reason) SELECT %(device_id)s, %(reason)s WHERE {fence}
 ON CONFLICT (device_id) DO UPDATE SET reason = excluded.reason
 
 -- name: undrain
-DELETE FROM drained_devices WHERE device_id = %(device_id)s
+DELETE FROM drained_devices WHERE device_id = %(device_id)s AND {fence}
 
 -- name: pin
-INSERT INTO pinned_models (device_id, model) VALUES (%(device_id)s, %(model)s)
+INSERT INTO pinned_models (device_id, model) SELECT %(device_id)s, %(model)s WHERE {fence}
 ON CONFLICT DO NOTHING
 
 -- name: unpin
-DELETE FROM pinned_models WHERE device_id = %(device_id)s AND model = %(model)s
+DELETE FROM pinned_models WHERE device_id = %(device_id)s AND model = %(model)s AND {fence}
 RETURNING model

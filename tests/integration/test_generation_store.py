@@ -190,10 +190,6 @@ async def test_what_stands_is_what_is_not_ended(store: GenerationStore) -> None:
     assert await store.look(runs.id) == claimed
 
 
-async def test_epochs_rise(store: GenerationStore) -> None:
-    assert await store.next_epoch() < await store.next_epoch()
-
-
 async def test_every_step_is_told_as_an_event(store: GenerationStore, dsn: str) -> None:
     [g] = await store.insert([generation()])
     claimed = await store.claim(g.id, "d0")

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-import grpc
-
 from atelier.generation import Failure
+from atelier.rpc import channel
 from atelier.translate import failure_to, provenance_to, result_to
 from atelier.v1 import agent_pb2 as pb
 from atelier.v1 import agent_pb2_grpc
@@ -41,7 +40,7 @@ class ScriptedAgent:
         self.resident = resident
 
     async def __aenter__(self) -> Self:
-        self._channel = grpc.aio.insecure_channel(self._address)
+        self._channel = channel(self._address, own_connection=True)  # as real ones do
         stub = agent_pb2_grpc.AgentServiceStub(self._channel)
         self.say(hello=self._hello)
         self._call = stub.Connect(self._requests(), wait_for_ready=True)

@@ -26,7 +26,12 @@ def free_address() -> str:
 
 
 def scheduler_process(
-    dsn: str, folder: Path, *, models: tuple[str, ...] = ("toy",), **settings: object
+    dsn: str,
+    folder: Path,
+    *,
+    models: tuple[str, ...] = ("toy",),
+    log: str = "scheduler.log",
+    **settings: object,
 ) -> Process:
     """A scheduler over that database that serves toy models of these names; not started yet."""
     for model in models:
@@ -35,7 +40,7 @@ def scheduler_process(
     return Process(
         "scheduler",
         address,
-        folder / "scheduler.log",
+        folder / log,
         scheduler_listen=address,
         postgres_dsn=dsn,
         model_repository=folder,
@@ -63,12 +68,17 @@ class Process:
     ) -> None:
         self.stop()
 
-    def start(self) -> None:
-        """Start it, and wait until it says SERVING."""
+    def launch(self) -> None:
+        """Start it."""
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", self.module], env={**os.environ, **self._env}, stderr=log
             )
+
+    def start(self) -> None:
+        """Start it, and wait until it says SERVING."""
+        self.launch()
+        assert self._child
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             assert self._child.poll() is None, f"{self.module} ended:\n{self.log.read_text()}"
@@ -82,6 +92,22 @@ class Process:
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
         raise TimeoutError(f"{self.module} does not serve:\n{self.log.read_text()}")
+
+    def until_told(self, words: str) -> None:
+        """Wait until its log has these words."""
+        deadline = time.monotonic() + 30
+        while words not in self.log.read_text():
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+    def signal(self, number: int) -> None:
+        assert self._child
+        self._child.send_signal(number)
+
+    def wait(self, seconds: float) -> int:
+        """Its exit status."""
+        assert self._child
+        return self._child.wait(timeout=seconds)
 
     def kill(self) -> None:
         """SIGKILL: no goodbye."""

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from atelier.config import AgentSettings, GatewaySettings, SchedulerSettings
 from atelier.embedded.part import Part
+from atelier.embedded.rooms import Room
 from atelier.embedded.stack import StackOptions, build, cpu_name
 from atelier.embedded.state import StateDir
 from atelier.embedded.triton import Triton
@@ -127,3 +128,18 @@ def test_the_processor_has_a_name(tmp_path: Path) -> None:
     info.write_text("processor : 0\nmodel name\t: Some CPU @ 2.0GHz\nflags : a b\n")
     assert cpu_name(info) == "Some CPU @ 2.0GHz"
     assert cpu_name(tmp_path / "missing")
+
+
+def test_of_several_schedulers_everybody_knows_all(tmp_path: Path) -> None:
+    state = StateDir(tmp_path)
+    state.create()
+    parts = {part.name: part for part in build(state, StackOptions(schedulers=2)).parts}
+    first, second = parts["scheduler"], parts["scheduler-1"]
+    assert isinstance(first, Room) and isinstance(second, Room)
+    assert first.address != second.address
+    assert second.command().argv[-1] == "scheduler"
+    for name in ("agent", "gateway"):
+        part = parts[name]
+        assert isinstance(part, Room)
+        both = f"{first.address},{second.address}"
+        assert part.settings["ATELIER_SCHEDULER_ADDRESS"] == both

@@ -1,0 +1,120 @@
+"""Who leads: one row of the database, a lease, and an epoch that rises with every new leader.
+
+A scheduler that starts stands by until the lease is free, takes it with a new epoch, and renews it.
+What it writes carries that epoch, and the database refuses a write of an epoch that is over
+(migration 0003); its commands carry it too, and agents refuse those below the highest they have
+heard. So leadership itself need not be certain, and no clock but the database's is asked: a leader
+that was frozen and wakes may believe what it likes.
+
+A leader steps down, by ending, when it finds that another leads, or when it could not renew for
+PATIENCE_SECONDS. Not as soon as its lease has run out: while the database is away for everybody
+nobody can take over, and there is no reason to let go of what is in memory. Renewing asks for the
+epoch alone, so a leader whose lease ran out, but was not taken, goes on.
+
+Refused: an advisory lock (a frozen leader keeps it for as long as the kernel answers for it, and a
+pool that recycles connections drops it), and trust in a clock of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import structlog
+from opentelemetry.metrics import Meter
+
+from atelier.database import Database
+from atelier.errors import UnavailableError
+
+log = structlog.get_logger()
+
+LEASE_SECONDS = 3.0
+RENEW_SECONDS = 1.0
+LOOK_SECONDS = 0.25  # between two looks of who stands by
+PATIENCE_SECONDS = 15.0  # for a database that cannot be reached
+
+
+class LeadershipLostError(Exception):
+    """This process leads no more, and should end."""
+
+
+class Leadership:
+    """One process's part in it. `database` is its own, so that nothing else delays a renewal."""
+
+    def __init__(
+        self,
+        database: Database,
+        holder: str,
+        *,
+        meter: Meter,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`holder`: node and address, which one living process can have: the next one that has
+        them takes its place without waiting for the lease to run out."""
+        self._database = database
+        self._holder = holder
+        self._clock = clock
+        self._sleep = sleep
+        self._leads = meter.create_gauge("atelier.scheduler.leader", description="1: it leads")
+        self._leads.set(0)
+
+    async def won(self) -> int:
+        """Stand by until the lease is free, and take it; the new epoch."""
+        told = ""
+        while True:
+            try:
+                found = await self._database.rows("leader")
+                if not (found and self._is_kept(found[0])) and (epoch := await self._take()):
+                    log.info("leads", epoch=epoch)
+                    self._leads.set(1)
+                    return epoch
+                if found and found[0]["holder"] != told:
+                    told = found[0]["holder"]
+                    log.info("stands by", leader=told, epoch=found[0]["epoch"])
+            except UnavailableError as error:
+                log.warning("database away", error=str(error))
+            await self._sleep(LOOK_SECONDS)
+
+    def _is_kept(self, row: Mapping[str, Any]) -> bool:
+        return bool(row["leads"]) and row["holder"] != self._holder
+
+    async def _take(self) -> int | None:
+        """The new epoch; None where another was quicker."""
+        rows = await self._database.rows("lead", holder=self._holder, lease_seconds=LEASE_SECONDS)
+        if not rows:
+            return None
+        self._database.epoch = rows[0]["epoch"]
+        return self._database.epoch
+
+    async def run(self) -> None:
+        """Renew the lease for as long as it is ours.
+
+        Raises:
+            LeadershipLostError: it is not, or nobody can tell.
+        """
+        renewed = self._clock()
+        while True:
+            await self._sleep(RENEW_SECONDS)
+            began = self._clock()
+            try:
+                if not await self._database.rows("renew", lease_seconds=LEASE_SECONDS):
+                    raise LeadershipLostError("another scheduler leads now")
+                renewed = began
+            except UnavailableError as error:
+                away = self._clock() - renewed
+                log.warning("lease not renewed", seconds=round(away, 1), error=str(error))
+                if away >= PATIENCE_SECONDS:
+                    raise LeadershipLostError(
+                        f"the lease was not renewed for {away:.0f} s: another may lead"
+                    ) from error
+
+    async def resign(self) -> None:
+        """Let another lead at once. To be called when nothing is written any more."""
+        try:
+            await self._database.rows("resign")
+            log.info("resigned", epoch=self._database.epoch)
+        except UnavailableError as error:
+            log.warning("not resigned; the lease runs out by itself", error=str(error))

@@ -1,0 +1,114 @@
+"""Two schedulers over one database: one leads, and whatever becomes of it the other follows."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import grpc
+import psycopg
+import pytest
+
+from atelier.generation_store import GenerationStore
+from atelier.rpc import channel
+from atelier.translate import generation_to
+from atelier.v1 import agent_pb2, scheduler_pb2_grpc
+from atelier.v1 import scheduler_pb2 as pb
+from tests.support.agent import ScriptedAgent
+from tests.support.generations import generation
+from tests.support.processes import Process, scheduler_process
+
+Stub = scheduler_pb2_grpc.SchedulerServiceStub
+
+
+@pytest.fixture
+def pair(dsn: str, tmp_path: Path) -> Iterator[tuple[Process, Process]]:
+    """A leader, and one that stands by: it has no port open."""
+    leader = scheduler_process(dsn, tmp_path)
+    leader.start()
+    other = scheduler_process(dsn, tmp_path, log="standby.log")
+    other.launch()
+    try:
+        other.until_told("stands by")
+        yield leader, other
+    finally:
+        leader.kill()
+        other.kill()
+
+
+@pytest.fixture
+async def stub(pair: tuple[Process, Process]) -> AsyncIterator[Stub]:
+    """As the gateway has it: whoever of the two leads."""
+    async with channel(",".join(process.address for process in pair), again=True) as line:
+        yield Stub(line)
+
+
+async def submit(stub: Stub) -> str:
+    g = generation()
+    request = pb.SubmitGenerationRequest(generation=generation_to(g), request_hash=b"h")
+    answer: pb.SubmitGenerationResponse = await stub.SubmitGeneration(
+        request, wait_for_ready=True, timeout=20
+    )
+    return answer.generation.id
+
+
+async def at_work(stub: Stub, leader: Process) -> tuple[str, agent_pb2.Attempt]:
+    """A generation that an agent runs, which the leader sent it."""
+    made = await submit(stub)
+    async with ScriptedAgent(leader.address) as agent:
+        return made, (await agent.expect("run")).run.attempt
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
+async def test_the_other_takes_over_and_running_generations_are_adopted(
+    pair: tuple[Process, Process], stub: Stub, dsn: str, number: int
+) -> None:
+    leader, other = pair
+    made, attempt = await at_work(stub, leader)
+    began = time.monotonic()
+    leader.signal(number)
+    addresses = f"{leader.address},{other.address}"
+    async with asyncio.timeout(30):
+        async with ScriptedAgent(addresses, attempts=[attempt]) as agent:
+            print(f"signal {number}: led again after {time.monotonic() - began:.1f} s")
+            assert agent.welcome.epoch == 2
+            assert not agent.welcome.revoked
+            agent.succeed(attempt)
+            assert (await agent.expect("settled")).settled.accepted
+            assert await submit(stub)  # by the line of before
+    async with GenerationStore(dsn) as store:
+        row = await store.look(made)
+    assert row and (row.state, row.attempt) == ("SUCCEEDED", 1)
+
+
+async def test_a_frozen_leader_that_wakes_writes_nothing_and_ends(
+    pair: tuple[Process, Process], stub: Stub, dsn: str
+) -> None:
+    leader, other = pair
+    _, attempt = await at_work(stub, leader)
+    leader.signal(signal.SIGSTOP)
+    async with ScriptedAgent(other.address, attempts=[attempt]) as agent:
+        with psycopg.connect(dsn) as connection:
+            before = connection.execute("SELECT * FROM generation_events").fetchall()
+            # What it does first when it wakes: submits that came meanwhile are in its socket.
+            async with grpc.aio.insecure_channel(leader.address) as line:
+                late = asyncio.create_task(submit(Stub(line)))
+                await asyncio.sleep(0.2)
+                leader.signal(signal.SIGCONT)
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await late
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert connection.execute("SELECT * FROM generation_events").fetchall() == before
+        assert leader.wait(15) == 1
+        assert "steps down" in leader.log.read_text()
+        agent.succeed(attempt)
+        assert (await agent.expect("settled")).settled.accepted
+
+
+async def test_who_stands_by_ends_when_told(pair: tuple[Process, Process]) -> None:
+    _, other = pair
+    other.signal(signal.SIGTERM)
+    assert other.wait(10) == 0
