@@ -90,4 +90,5 @@ def shown(latents: Floats, colours: LatentPreview) -> NDArray[np.uint8]:
     """The colour of each place: float32 (c, h, w) -> uint8 (h, w, 3)."""
     factors = np.array(colours.factors, dtype=np.float32)
     pixels = np.einsum("chw,cx->hwx", latents, factors) + np.array(colours.bias, np.float32)
-    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    seen: NDArray[np.uint8] = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    return seen

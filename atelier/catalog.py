@@ -317,7 +317,8 @@ def _safety(data: dict[str, Any]) -> Safety | None:
     """The [safety] table: only cards of models with a checker have it."""
     if "safety" not in data:
         return None
-    safety = Safety(**data["safety"])
+    said = {name: value for name, value in data["safety"].items() if name != "files"}  # hashes
+    safety = Safety(**said)
     if not safety.model or not math.isfinite(safety.threshold):
         raise ValueError("model card: safety needs a model, and a number as its threshold")
     return safety

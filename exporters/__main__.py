@@ -159,6 +159,49 @@ def remove(
     console.print(f"removed {model}: {', '.join(gone) or 'its card alone'}", soft_wrap=True)
 
 
+@models.command()
+def guard(
+    model: Annotated[str, typer.Argument(help="A model of the repository.")],
+    checker: Annotated[str, typer.Argument(help="A Triton model there that scores pictures.")],
+    threshold: Annotated[float, typer.Option(help="What scores above it is withheld.")] = 0.5,
+    input_: Annotated[str, typer.Option("--input", help="uint8 [N, H, W, 3]")] = "images",
+    output: Annotated[str, typer.Option(help="float32 [N] or [N, 1]")] = "unsafe",
+    repository: Repository = HERE,
+) -> None:
+    """Have a safety checker look at what a model makes, before anybody else does."""
+    from atelier.catalog import Safety
+    from exporters.errors import ExportError
+    from exporters.guard import guard as guard_model
+
+    _open(repository)
+    try:
+        guard_model(repository, model, Safety(checker, input_, output, threshold))
+    except (ExportError, ValueError) as error:
+        complain(str(error))
+        raise typer.Exit(1) from error
+    said = f"{model}: what {checker} scores above {threshold:g} is withheld; restart what serves it"
+    console.print(said, soft_wrap=True, highlight=False)
+
+
+@models.command()
+def unguard(
+    model: Annotated[str, typer.Argument(help="A model of the repository.")],
+    repository: Repository = HERE,
+) -> None:
+    """Publish what a model makes without a look at it."""
+    from exporters.errors import ExportError
+    from exporters.guard import unguard as unguard_model
+
+    _open(repository)
+    try:
+        checker = unguard_model(repository, model)
+    except ExportError as error:
+        complain(str(error))
+        raise typer.Exit(1) from error
+    said = f"{model}: {checker} is asked no more; its files stay; restart what serves it"
+    console.print(said, soft_wrap=True, highlight=False)
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """512x768 or 512 (a square): width and height."""
     width, _, height = text.lower().strip().partition("x")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from atelier.catalog import ModelCard
-from exporters import card, making, publishing, repository
+from exporters import card, guard, making, publishing, repository
 from exporters.errors import ExportError
 from exporters.gate import Pictures
 from exporters.int8_gate import Int8Error
@@ -123,6 +123,7 @@ def _publish(
                 precision=_precision(job),
             )
         )
+        text = guard.carried(text, target / spec.card_file)
         ModelCard.parse(text)  # a card that its readers refuse is a bug: fail before publishing
         (built / spec.card_file).write_text(text)
         publishing.publish(built, target, spec.card_file)

@@ -143,7 +143,8 @@ def find(repository: Path, name: str) -> tuple[Path, ModelCard]:
 
 
 def remove(repository: Path, name: str) -> list[str]:
-    """Remove a model: its card first, then the Triton models that no other card names.
+    """Remove a model: its card first, then the Triton models that no other card names, but for a
+    safety checker, which was not made here.
 
     Returns:
         the folders removed.
@@ -153,7 +154,8 @@ def remove(repository: Path, name: str) -> list[str]:
     """
     path, card = find(repository, name)
     path.unlink()
-    return drop(repository, set(folders_of(card)))
+    checker = {card.safety.model} if card.safety else set()
+    return drop(repository, set(folders_of(card)) - checker)
 
 
 def drop(repository: Path, folders: set[str]) -> list[str]:
@@ -196,7 +198,9 @@ def problems(repository: Path, name: str = "") -> list[str]:
 
 
 def _model_problems(repository: Path, path: Path, card: ModelCard) -> Iterator[str]:
-    said = tomllib.loads(path.read_text()).get("files", {})
+    table = tomllib.loads(path.read_text())
+    files = table.get("files", {})
+    said = files | table.get("safety", {}).get("files", {})
     there = hashes(repository, folders_of(card))
     for file in sorted(said.keys() | there.keys()):
         if file not in there:
@@ -205,7 +209,7 @@ def _model_problems(repository: Path, path: Path, card: ModelCard) -> Iterator[s
             yield f"{file} is not in the card"
         elif said[file] != there[file]:
             yield f"{file} is not what was exported"
-    if card.version != version_of(said, vars(card.schedule)):
+    if card.version != version_of(files, vars(card.schedule)):
         yield "version is not the hash of the files: export again"
     for component in spec_of(card).components:
         config = repository / component.name / CONFIG_FILE

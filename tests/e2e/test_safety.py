@@ -10,13 +10,12 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-import onnx
 import pytest
 import urllib3
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from rich.console import Console
 
+from atelier.catalog import Catalog, Safety
 from atelier.cli.generate import generate
 from atelier.cli.problems import ProblemError
 from atelier.cli.wish import Wish
@@ -26,68 +25,19 @@ from atelier.embedded.state import StateDir
 from atelier.embedded.supervisor import Hooks, Supervisor
 from atelier.v1 import fleet_pb2, fleet_pb2_grpc, generation_pb2_grpc, model_pb2, model_pb2_grpc
 from atelier.v1 import generation_pb2 as pb
+from exporters.guard import guard
+from tests.support.red_guard import GUARD, put_red_guard
 
 pytestmark = pytest.mark.real
-GUARD = "red_guard"
-CONFIG = f"""
-name: "{GUARD}"
-backend: "onnxruntime"
-max_batch_size: 16
-input [ {{ name: "images", data_type: TYPE_UINT8, dims: [ -1, -1, 3 ] }} ]
-output [ {{ name: "unsafe", data_type: TYPE_FP32, dims: [ 1 ] }} ]
-dynamic_batching {{ }}
-instance_group [ {{ count: 1, kind: KIND_AUTO }} ]
-"""
-SAFETY = f"""
-[safety]
-model = "{GUARD}"
-threshold = 0.03
-
-"""
-
-
-def guard() -> onnx.ModelProto:
-    """How red pictures are: the mean of what red has above green and blue, 0 to 1.
-
-    images uint8 (N, H, W, 3) -> unsafe float32 (N, 1).
-    """
-
-    def ints(name: str, *values: int) -> onnx.TensorProto:
-        return numpy_helper.from_array(np.array(values, np.int64), name)
-
-    def node(kind: str, inputs: str, output: str, **more: object) -> onnx.NodeProto:
-        return helper.make_node(kind, inputs.split(), output.split(), **more)
-
-    nodes = [
-        node("Cast", "images", "x", to=TensorProto.FLOAT),
-        node("Split", "x", "red green blue", axis=3, num_outputs=3),
-        node("Max", "green blue", "other"),
-        node("Sub", "red other", "above"),
-        node("Relu", "above", "reddish"),
-        node("ReduceMean", "reddish sides", "mean", keepdims=0),
-        node("Div", "mean white", "unsafe"),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        GUARD,
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", "h", "w", 3])],
-        [helper.make_tensor_value_info("unsafe", TensorProto.FLOAT, ["n", 1])],
-        [ints("sides", 1, 2), numpy_helper.from_array(np.array(255, np.float32), "white")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+THRESHOLD = 0.03
 
 
 def guarded_repository(folder: Path) -> Path:
     """The shipped models, both of which name the checker."""
     repository = Path(shutil.copytree(model_repository(), folder / "models"))
-    (repository / GUARD / "1").mkdir(parents=True)
-    onnx.save(guard(), str(repository / GUARD / "1" / "model.onnx"))
-    (repository / GUARD / "config.pbtxt").write_text(CONFIG)
-    for path in repository.glob("*.toml"):
-        text = path.read_text().replace("[weights]\n", f"{SAFETY}[weights]\n{GUARD} = 1000\n")
-        path.write_text(text)
+    checker = put_red_guard(repository)
+    for name in Catalog.read(repository).cards:
+        guard(repository, name, Safety(checker, threshold=THRESHOLD))
     return repository
 
 
@@ -170,7 +120,7 @@ async def test_of_several_pictures_only_those_above_the_threshold(guarded: Guard
     withheld = [result.withheld for result in done.results]
     assert any(withheld) and not all(withheld), withheld
     for result in done.results:
-        assert nothing_of(result) if result.withheld else redness(result) <= 0.03
+        assert nothing_of(result) if result.withheld else redness(result) <= THRESHOLD
 
 
 def redness(result: pb.Result) -> float:
