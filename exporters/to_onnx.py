@@ -57,6 +57,9 @@ def export_onnx(
     strip_metadata(model)
     beside = f"{path.name}.data" if _weight_bytes(model) > MAX_EMBEDDED_BYTES else None
     ir.save(model, path, external_data=beside)
+    # onnxscript's rewriting rules remember the last graph that they saw, and it would its weights.
+    for value in model.graph.initializers.values():
+        value.const_value = None
     return loaded_bytes
 
 
@@ -117,6 +120,7 @@ def store_in_half(model: ir.Model) -> None:
         cast.outputs[0].dtype = ir.DataType.FLOAT
         cast.outputs[0].shape = weight.shape
         weight.replace_all_uses_with(cast.outputs[0])
+        weight.const_value = None
         casts.append(cast)
     if casts:
         graph.insert_before(graph[0], casts)

@@ -1,5 +1,8 @@
 """The ONNX files: free batch axes, weights in halves that cost nothing, no trace of the machine."""
 
+import gc
+import weakref
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="the export extra is not installed")
@@ -42,6 +45,20 @@ def exported(tmp_path_factory):
     module, path = Toy().eval(), tmp_path_factory.mktemp("onnx") / "toy.onnx"
     loaded_bytes = export_onnx(module, COMPONENT, path, latent_multiple=2)
     return module, path, loaded_bytes
+
+
+@pytest.mark.parametrize("kept", ["single", "half"])
+def test_the_weights_of_what_was_exported_can_be_let_go(kept, tmp_path):
+    """A large model's would stay beside what ONNX Runtime makes of them."""
+    module = torch.nn.Conv2d(4, 8, 3, padding=1).requires_grad_(False)
+    module = module.half().float() if kept == "half" else module
+    weights = weakref.ref(module.weight)
+    export_onnx(module.eval(), COMPONENT, tmp_path / "toy.onnx", latent_multiple=2)
+    del module
+
+    gc.collect()
+
+    assert weights() is None
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 8, 8), (16, 4, 6, 10)])
