@@ -71,18 +71,20 @@ async def inside() -> AsyncIterator[Inside]:
 
 
 @asynccontextmanager
-async def an_inside(card: ModelCard) -> AsyncIterator[Inside]:
-    """One device that serves `card`."""
-    triton, store = FakeTriton(), DictStore()
+async def an_inside(
+    card: ModelCard, triton: Any = None, tokenizer: Any = None
+) -> AsyncIterator[Inside]:
+    """One device that serves `card`; with fakes where nothing else is given."""
+    triton, store = triton or FakeTriton(), DictStore()
     results, inputs = Results(store), Inputs(store)
     triton.loaded = set(card.components.triton_models)
     device = Device(
         DeviceSettings(id="cpu-0", triton_address="127.0.0.1:1", capacity_bytes=1000),
         Catalog({card.name: card}),
-        triton,  # type: ignore[arg-type]
+        triton,
         results,
         inputs=inputs,
-        tokenizers={card.name: FakeTokenizer()},  # type: ignore[dict-item]
+        tokenizers={card.name: tokenizer or FakeTokenizer()},  # type: ignore[dict-item]
         clock=Ticks(),
         tell=lambda told: commands.tell(told),
     )
