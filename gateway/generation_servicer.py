@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import grpc
-from google.protobuf.message import Message
 
 from atelier.catalog import Catalog
 from atelier.generation import new_id
@@ -25,9 +23,6 @@ from gateway.results import Results
 from gateway.scheduler_client import SchedulerClient
 
 Context: TypeAlias = grpc.aio.ServicerContext
-T = TypeVar("T")
-
-LARGE_BYTES = 2**20
 
 
 class GenerationServicer(pb_grpc.GenerationServiceServicer):
@@ -50,7 +45,8 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
     async def CreateGeneration(
         self, request: pb.CreateGenerationRequest, context: Context
     ) -> pb.CreateGenerationResponse:
-        generation = await self._create(request, context)
+        with self._inputs.room_for(request):
+            generation = await self._create(request, context)
         return pb.CreateGenerationResponse(generation=await self._complete(generation))
 
     async def GetGeneration(
@@ -93,15 +89,16 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
     async def Generate(
         self, request: pb.GenerateRequest, context: Context
     ) -> AsyncIterator[pb.GenerateResponse]:
-        created = await self._create(request.create, context, path="create.")
-        async for view in self._scheduler.follow(self._tenant, created.id):
-            generation = await self._complete(view, inline=request.inline_results)
-            yield pb.GenerateResponse(generation=generation)
+        with self._inputs.room_for(request):
+            created = await self._create(request.create, context, path="create.")
+            async for view in self._scheduler.follow(self._tenant, created.id):
+                generation = await self._complete(view, inline=request.inline_results)
+                yield pb.GenerateResponse(generation=generation)
 
     async def _create(
         self, request: pb.CreateGenerationRequest, context: Context, path: str = ""
     ) -> pb.Generation:
-        asked = await _run(request, lambda: self._asked(request, path))
+        asked = await self._inputs.read(request, lambda: self._asked(request, path))
         wrong = await self._inputs.take(asked.pictures, keep=not asked.bad)
         generation = asked.checked(wrong)
         message = generation_to(generation)
@@ -120,9 +117,3 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
 
     async def _complete(self, generation: pb.Generation, *, inline: bool = False) -> pb.Generation:
         return await self._results.complete(generation, inline=inline)
-
-
-async def _run(request: Message, work: Callable[[], T]) -> T:
-    """Where the request is large, in a thread: to hash a picture takes longer than all the rest."""
-    large = request.ByteSize() > LARGE_BYTES
-    return await asyncio.to_thread(work) if large else work()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 
 import pytest
 
 from atelier.errors import NotFoundError, ResourceExhaustedError, UnavailableError
-from gateway.inputs import THREADS, Inputs
+from atelier.v1 import generation_pb2 as pb
+from gateway.inputs import SMALL_BYTES, THREADS, Inputs
 from gateway.specs import Picture
 from tests.support.hostile import HOSTILE, picture, saved
 
@@ -99,21 +101,44 @@ async def test_a_store_that_is_away_is_no_fault_of_the_caller() -> None:
         await Inputs(bucket).take([brought(), brought()], keep=True)
 
 
-async def test_only_so_much_is_held_at_once() -> None:
+async def test_only_two_are_looked_at_at_once() -> None:
     bucket = Bucket()
-    inputs = Inputs(bucket, held_bytes=5 * len(FILE))
+    inputs = Inputs(bucket)
     bucket.gate.clear()
-    taking = [asyncio.create_task(inputs.take([brought()], keep=True)) for _ in range(5)]
+    taking = [asyncio.create_task(inputs.take([brought()], keep=True)) for _ in range(9)]
     await asyncio.to_thread(bucket.crowded.wait, 10)
-    with pytest.raises(ResourceExhaustedError) as refused:
-        await inputs.take([brought()], keep=True)
-    assert refused.value.retry_after_seconds
     gone = taking.pop()
-    gone.cancel()  # its caller: what it held is free again
+    gone.cancel()  # its caller
     await asyncio.gather(gone, return_exceptions=True)
-    taking.append(asyncio.create_task(inputs.take([brought()], keep=True)))
-    await asyncio.sleep(0)
     bucket.gate.set()
-    assert await asyncio.gather(*taking) == [[]] * 5
+    assert await asyncio.gather(*taking) == [[]] * 8
     assert bucket.most_within == THREADS
-    assert await inputs.take([brought()] * 5, keep=True) == []
+
+
+def request(size: int) -> pb.GenerateRequest:
+    """Of about so many bytes."""
+    request = pb.GenerateRequest()
+    request.create.image.init_image.data = bytes(size)
+    return request
+
+
+async def test_only_so_much_is_held_at_once() -> None:
+    large, small = request(2 * SMALL_BYTES), request(SMALL_BYTES - 100)
+    inputs = Inputs(Bucket(), held_bytes=2 * large.ByteSize())
+    with inputs.room_for(large), suppress(ZeroDivisionError), inputs.room_for(large):
+        with pytest.raises(ResourceExhaustedError) as refused, inputs.room_for(large):
+            pytest.fail("no room")
+        assert refused.value.retry_after_seconds
+        for _ in range(100):
+            with inputs.room_for(small):  # prompts need no room
+                pass
+        raise ZeroDivisionError
+    with inputs.room_for(large), inputs.room_for(large):
+        pass
+
+
+async def test_large_requests_are_read_in_a_thread() -> None:
+    inputs = Inputs(Bucket())
+    here = threading.get_ident()
+    assert await inputs.read(request(10), threading.get_ident) == here
+    assert await inputs.read(request(SMALL_BYTES), threading.get_ident) != here
