@@ -42,28 +42,30 @@ class TritonPythonModel:
             self._tell("load", began, seconds, [], 0)
 
     def execute(self, requests: list[Any]) -> list[Any]:
+        if self.part == "denoiser":
+            return self._step(requests)
         return [self._answer(request) for request in requests]
 
-    def _answer(self, request: Any) -> Any:
-        def get(name: str) -> Any:
-            return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
-
-        if self.part == "text_encoder":
-            outputs = {"text_embeddings": np.zeros((*get("input_ids").shape, 4), np.float32)}
-        elif self.part == "denoiser":
-            latents, guidance = get("latents"), get("guidance")
-            numbers = [_number(g) for g in guidance[:, 0]]
-            rows = len(numbers)
-            self._compute("steps", self.step_a + self.step_c * rows, numbers, rows)
+    def _step(self, requests: list[Any]) -> list[Any]:
+        """One step of the rows of all requests: a batch, where Triton merges them."""
+        numbers, answers = [], []
+        for request in requests:
+            latents, guidance = _get(request, "latents"), _get(request, "guidance")
+            numbers += [_number(g) for g in guidance[:, 0]]
             # The decoder sees latents only: so they bear the request's guidance too.
             after = np.ones_like(latents) * guidance[:, :, None, None]
-            outputs = {"next_latents": after, "denoised": after}
-        else:
-            latents = get("latents")
-            numbers = [_number(row[0, 0, 0]) for row in latents]
-            self._compute("decode", self.decode * len(numbers), numbers, len(numbers))
-            outputs = {"images": np.zeros((len(numbers), PIXELS, PIXELS, 3), np.uint8)}
-        return pb_utils.InferenceResponse([pb_utils.Tensor(n, v) for n, v in outputs.items()])
+            answers.append(_response({"next_latents": after, "denoised": after}))
+        self._compute("steps", self.step_a + self.step_c * len(numbers), numbers, len(numbers))
+        return answers
+
+    def _answer(self, request: Any) -> Any:
+        if self.part == "text_encoder":
+            shape = (*_get(request, "input_ids").shape, 4)
+            return _response({"text_embeddings": np.zeros(shape, np.float32)})
+        latents = _get(request, "latents")
+        numbers = [_number(row[0, 0, 0]) for row in latents]
+        self._compute("decode", self.decode * len(numbers), numbers, len(numbers))
+        return _response({"images": np.zeros((len(numbers), PIXELS, PIXELS, 3), np.uint8)})
 
     def _compute(self, kind: str, seconds: float, numbers: list[int], rows: int) -> None:
         fcntl.flock(self.lock, fcntl.LOCK_EX)
@@ -81,6 +83,14 @@ class TritonPythonModel:
         }  # fmt: skip
         with open("spans.jsonl", "a") as file:
             file.write(json.dumps(span) + "\n")
+
+
+def _get(request: Any, name: str) -> Any:
+    return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+
+
+def _response(outputs: dict[str, Any]) -> Any:
+    return pb_utils.InferenceResponse([pb_utils.Tensor(n, v) for n, v in outputs.items()])
 
 
 def _number(guidance: Any) -> int:
