@@ -182,8 +182,11 @@ class SpecReader:
         field = f"{path}.preview_every"
         if not offers.has_previews(self._card):
             self._wrong(field, f"{self._card.name} has no previews: leave it out")
-        elif self._is_good(f"{path}.steps") and not 1 <= given.preview_every <= spec.steps:
-            allowed = f"must be 1 to {spec.steps}, the steps, or left out"
+            return 0
+        good = self._is_good(f"{path}.steps")
+        most = spec.steps if good else int(self._card.limits["steps"].maximum)
+        if not 1 <= given.preview_every <= most:
+            allowed = f"must be 1 to {most}, the steps, or left out"
             self._wrong(field, f"{allowed}; got {given.preview_every}")
         return given.preview_every
 
@@ -192,7 +195,7 @@ class SpecReader:
         if format_ is None:
             text = f"unknown value {given.format}; one of {', '.join(ImageFormat)}"
             self._wrong(f"{path}.output.format", text)
-            return ImageOutput()
+            format_ = ImageFormat.JPEG  # by which the rest is judged: it has a quality
         crop, resize = given.crop, given.resize
         said = GivenOutput(
             format=format_,

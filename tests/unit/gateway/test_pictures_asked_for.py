@@ -177,7 +177,7 @@ def test_all_at_once_and_nothing_is_blamed_for_another_s_fault() -> None:
     bad = faults(
         image(
             prompt="", width=7, steps=0, init_image=pb.InputImage(object_key="x"), strength=0.01,
-            mask_image=pb.InputImage(), preview_every=50,
+            mask_image=pb.InputImage(), preview_every=100,
             output=pb.ImageOutput(
                 crop=pb.Crop(x=90, width=10, height=10), resize=pb.Resize(width=0), quality=3
             ),
@@ -188,6 +188,12 @@ def test_all_at_once_and_nothing_is_blamed_for_another_s_fault() -> None:
         "image.prompt", "image.width", "image.steps", "image.init_image.object_key",
         "image.mask_image", "image.output.resize", "image.output.quality",
     }  # fmt: skip
+
+
+def test_a_format_that_there_is_not_hides_nothing() -> None:
+    asked = output(format=99, quality=0, crop=pb.Crop(), thumbnail_size=1)
+    fields = ("format", "quality", "crop", "thumbnail_size")
+    assert set(faults(asked)) == {f"image.output.{field}" for field in fields}
 
 
 def test_presets_say_nothing_about_pictures() -> None:
