@@ -29,7 +29,7 @@ test: .venv/.dev ## run every check and every test
 test-slow: .venv/.dev ## run the tests that take more than 20 seconds each
 	@.venv/bin/pytest -m slow
 
-test-full: .venv/.dev ## run the tests on models of full size (minutes, 8 GB of memory)
+test-full: .venv/.dev ## run the tests on models of full size (an hour; SDXL is left out below 20 GiB of free memory)
 	@.venv/bin/pytest -m full
 
 gpu-check: .venv/.dev ## run what needs an NVIDIA GPU; fails where there is none
