@@ -63,7 +63,9 @@ def _write(path: Path, card: ModelCard, costs: dict[str, dict[str, Cost]], devic
     table["profiles"] = {**table["profiles"], **fresh["profiles"]}
     table["measured"] = fresh["measured"]
     table["load_seconds"] = float(f"{sum(c.load_seconds for c in first.values()):.3g}")
-    table["resident_bytes"] = resident_bytes(table.get("weights", {}), first)
+    measured = dict(table.get("weights", {}))
+    unmeasured = measured.pop(card.safety.model, 0) if card.safety else 0
+    table["resident_bytes"] = resident_bytes(measured, first) + unmeasured
     text = header() + to_toml(table)
     ModelCard.parse(text)
     aside = path.with_name(f".{path.name}.new")

@@ -15,6 +15,8 @@ from atelier.config import model_repository
 from exporters.__main__ import app
 from exporters.errors import ExportError
 from exporters.guard import carried, guard, unguard
+from exporters.measure import Cost
+from exporters.profile import _write
 from exporters.repository import problems, remove
 from tests.support.red_guard import GUARD, put_red_guard
 
@@ -63,6 +65,16 @@ def test_an_export_of_the_same_model_keeps_its_checker(repository: Path) -> None
     guard(repository, MODEL, Safety(GUARD, threshold=0.2))
     kept = carried(fresh, repository / CARD)
     assert tomllib.loads(kept) == tomllib.loads((repository / CARD).read_text())
+
+
+def test_a_profile_counts_the_checker_beside_what_it_measured(repository: Path) -> None:
+    guard(repository, MODEL, Safety(GUARD))
+    card = card_of(repository)
+    costs = {"denoiser": Cost(1.0, 50 << 20, 1, ((1, 0.1),))}
+    _write(repository / CARD, card, {"64x64": costs}, "a toaster")
+    after = card_of(repository)
+    assert after.safety == card.safety
+    assert after.resident_bytes == (50 << 20) + card.weights[GUARD]
 
 
 def test_removing_a_model_leaves_the_checker_that_was_brought(repository: Path) -> None:
