@@ -98,10 +98,9 @@ class LatentFormat:
     time (channels, frames, ...) where `frames` is not 0.
 
     output_frames: pictures that one row is decoded to; 0: a single picture, and no axis of time.
-    masking: what the denoiser takes beside the latents. "": nothing. "blend": `mask`, 1 where
-        something new is wanted, and `known`, what the next latents are elsewhere (sampler.Plan
-        says at which level). "concat": `mask`, and in `known` the latents of the picture with
-        the masked part grey; for text to image, a mask of ones and a grey picture.
+    masking: what the denoiser takes beside the latents. "": nothing. "concat": `mask`, 1 where
+        something new is wanted, and in `known` the latents of the picture with the masked part
+        grey; for text to image, a mask of ones and a grey picture.
     first_frame: whether a clip can begin with a given picture: one whose frames lie in the
         channels, and that was measured to go on from there as its text says.
     """
@@ -270,6 +269,8 @@ def _card(data: dict[str, Any]) -> ModelCard:
         raise ValueError(f"model card: no such samplers: {', '.join(unknown)}")
     components = Components(**data["components"], safety=_safety(data))
     latents = LatentFormat(**data["latents"])
+    if latents.masking not in ("", "concat"):
+        raise ValueError(f"model card: no such masking: {latents.masking}; export it again")
     if latents.first_frame and (latents.frames or not latents.output_frames):
         raise ValueError("model card: first_frame is for clips whose frames lie in the channels")
     return ModelCard(

@@ -40,7 +40,6 @@ def export(
         str, typer.Option(help="SM86,SM89: GPUs that TensorRT-RTX builds for.")
     ] = "",
     parts: Annotated[int, typer.Option(min=1, max=8, help="Cut the denoiser for a gang.")] = 1,
-    mask: Annotated[bool, typer.Option(help="The step takes a mask, for inpainting.")] = False,
     frames: Annotated[int, typer.Option(min=0, help="Pictures in a clip.")] = 0,
     text_tokens: Annotated[int, typer.Option(min=0, help="Length of T5's prompts.")] = 0,
     repository: Repository = HERE,
@@ -72,7 +71,7 @@ def export(
         samplers=[text for text in samplers.split(",") if text],
         parts=parts,
         capabilities=[text for text in capabilities.split(",") if text],
-        options=Options(mask, text_tokens, frames),
+        options=Options(text_tokens, frames),
     )
     try:
         export_model(request, Show(console))

@@ -39,12 +39,10 @@ class Options:
     """What can be chosen about a family's graphs.
 
     Attributes:
-        mask: the step takes a mask, for inpainting by blending.
         text_tokens: length of T5's prompts; 0 for the family's.
         frames: pictures in a clip; 0 for the family's.
     """
 
-    mask: bool = False
     text_tokens: int = 0
     frames: int = 0
 

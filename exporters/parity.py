@@ -212,14 +212,12 @@ def draw(
     Args:
         ids: of the negative prompts and of the prompts.
         latents: the first noise, already scaled.
-        edit: mask and known of a model that takes them; None for all to be new.
+        edit: mask and known of a model that takes them; None of any other.
     """
     rows = len(latents)
     encoder = sessions["text_encoder"]
     text = np.stack([encoder.run(None, {"input_ids": each})[0] for each in ids], axis=1)
     denoised = np.zeros_like(latents)
-    everywhere = np.ones((rows, 1, *latents.shape[2:]), np.float32)
-    mask, known = edit or (everywhere, denoised)
     generator = _generator()
     for step in steps:
         feed = {
@@ -230,8 +228,8 @@ def draw(
             "guidance": np.full((rows, 1), guidance, np.float32),
             "coefficients": np.tile(np.array(step.coefficients, np.float32), (rows, 1)),
         }
-        if spec.masking:
-            feed |= {"mask": mask, "known": known}
+        if edit:
+            feed["mask"], feed["known"] = edit
         latents, denoised = sessions["denoiser"].run(None, feed)
         if step.noise_scale:
             drawn = torch.randn(latents.shape, generator=generator).numpy()

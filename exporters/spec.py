@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 DataType = Literal["FP32", "FP16", "INT64", "UINT8", "BOOL"]
-Masking = Literal["", "blend", "concat"]
+Masking = Literal["", "concat"]
 Precision = Literal["fp32", "fp16"]  # of a graph as it is traced
 
 FREE = -1  # an axis whose length the request chooses
@@ -63,8 +63,7 @@ class ExportSpec:
         frames: length of the latents' own axis of time; 0 where they have none.
         output_frames: pictures that one row is decoded to; 0 where it is a single picture.
         encodes: there is a VAE encoder, so pictures can be the start.
-        masking: how the step takes a mask. "blend": where the mask is 0 the next latents are
-            `known`, which the agent noises to that level. "concat": the denoiser was trained to
+        masking: how the step takes a mask. "": not at all. "concat": the denoiser was trained to
             see the mask and, in `known`, the latents of the picture with the masked part grey.
         first_frame: a clip of it can begin with a given picture, as was measured.
         names: Triton's names of components that are another model's, by role.

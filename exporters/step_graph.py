@@ -32,8 +32,10 @@ class DenoiserStep(nn.Module):
     Guidance is Ho and Salimans 2022 (arXiv:2207.12598), in diffusers' form: g = 1 is no guidance.
     Distilled models were taught without (LCM, Turbo): theirs is half the work, m = m_pos.
 
-    A mask (ExportSpec.masking) either blends, next = mask*next + (1 - mask)*known, or is what the
-    model sees beside the latents, model([s*x, mask, known], t, text).
+    A model that was trained for inpainting (ExportSpec.masking) sees the mask beside the latents,
+    model([s*x, mask, known], t, text). Refused: blending what is outside of a mask into `next`
+    here, for other models. An ancestral sampler's fresh noise comes after this graph, and must not
+    lie on what is kept; so the agent puts that back, after the noise.
     """
 
     dtype = torch.float32  # of the denoiser; halve() changes it
@@ -83,8 +85,6 @@ class DenoiserStep(nn.Module):
             m = self._predict(sample, timestep[:, 0], text_embeddings[:, 1], guidance[:, 0])
         denoised = p * latents + q * m
         following = a * latents + b * denoised + c * denoised_prev
-        if self.masking == "blend" and mask is not None and known is not None:
-            following = mask * following + (1 - mask) * known
         return following, denoised
 
     def _guided(self, sample: Tensor, timestep: Tensor, text: Tensor, guidance: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ def unet_spec(checkpoint: Checkpoint, name: str, channels: int = 0) -> ExportSpe
 
 def _masking(checkpoint: Checkpoint, taken: int, channels: int) -> Masking:
     if taken == channels:
-        return "blend" if checkpoint.options.mask else ""
+        return ""
     if taken == 2 * channels + 1:
         return "concat"
     raise CheckpointError(

@@ -114,7 +114,6 @@ def _spec(checkpoint: Checkpoint, name: str) -> ExportSpec:
         channels=int(transformer["in_channels"]),
         downscale=2 ** (len(vae["block_out_channels"]) - 1),
         encodes=True,
-        masking="blend" if checkpoint.options.mask else "",
     )
 
 
@@ -138,7 +137,7 @@ def _denoiser(
     pooled = int(checkpoint.configs["transformer"]["pooled_projection_dim"])
     absent = 0 if "text_encoder_3" in checkpoint.configs else _t5_tokens(checkpoint)
     transformer = Transformer(parts["transformer"], pooled, absent)
-    return DenoiserStep(transformer, masking=spec.masking)
+    return DenoiserStep(transformer)
 
 
 def flow(schedule: Mapping[str, Any]) -> Any:

@@ -75,7 +75,6 @@ def _spec(checkpoint: Checkpoint, name: str) -> ExportSpec:
         frames=(frames - 1) // in_time + 1,
         output_frames=frames,
         encodes=True,
-        masking="blend" if checkpoint.options.mask else "",
     )
 
 
@@ -113,9 +112,7 @@ WAN = Family(
         "text_encoder": Graph(lambda checkpoint: ("text_encoder",), _text_encoder),
         "denoiser": Graph(
             lambda checkpoint: ("transformer",),
-            lambda parts, checkpoint, spec: DenoiserStep(
-                Transformer(parts["transformer"]), masking=spec.masking
-            ),
+            lambda parts, checkpoint, spec: DenoiserStep(Transformer(parts["transformer"])),
         ),
         "vae_decoder": Graph(
             lambda checkpoint: ("vae",),

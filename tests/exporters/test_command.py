@@ -42,7 +42,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
     (checkpoint / "README.md").write_text("---\nlicense: openrail\n---\n")
     words = [
         "export", str(checkpoint), "--name", "a.small-sd", "--repository", str(repository),
-        "--shapes", "32x32,32x48", "--max-batch", "2", "--parts", "2", "--mask",
+        "--shapes", "32x32,32x48", "--max-batch", "2", "--parts", "2",
         "--samplers", "euler,ddim",
     ]  # fmt: skip
 
@@ -88,7 +88,6 @@ def test_what_is_published_is_what_was_asked_for(exported: Exported) -> None:
     assert (card.samplers, card.default_sampler) == (("euler", "ddim"), "euler")
     assert list(card.profiles) == ["32x32", "32x48"]
     assert (card.limits["height"].maximum, card.limits["width"].maximum) == (48, 32)
-    assert card.latents.masking == "blend"
     assert list(card.parts) == ["a_small_sd__denoiser_1of2", "a_small_sd__denoiser_2of2"]
     assert card.components.triton_models == tuple(card.weights)
     assert sum(card.weights.values()) <= card.resident_bytes

@@ -25,7 +25,6 @@ from atelier.config import model_repository
 from atelier.embedded.part import NotReadyError
 from atelier.embedded.triton import Triton
 from exporters.card import spec_of
-from exporters.checkpoint import Options
 from exporters.job import Request
 from exporters.parity import feeds
 from exporters.pipeline import export_model
@@ -39,13 +38,10 @@ Feed = dict[str, NDArray]
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two models of one checkpoint: one in parts and with a mask, and one in halves."""
+    """Two models of one checkpoint: one in parts, and one in halves."""
     root = tmp_path_factory.mktemp("exported")
     checkpoint, repository = make("sd", root / "checkpoint"), root / "triton_repo"
-    whole = Request(
-        checkpoint, "whole", repository, shapes=[(32, 32)], max_batch=4, parts=2,
-        options=Options(mask=True),
-    )  # fmt: skip
+    whole = Request(checkpoint, "whole", repository, shapes=[(32, 32)], max_batch=4, parts=2)
     halves = Request(
         checkpoint, "halves", repository, shapes=[(32, 32)], max_batch=4, precision="fp16"
     )
@@ -135,12 +131,9 @@ def test_halves_answer_nearly_as_the_whole(
 ) -> None:
     cards = Catalog.read(repository).cards
     feed = of(cards["halves"], role)
-    more = {name: value for name, value in of(cards["whole"], role).items() if name not in feed}
-    if "mask" in more:
-        more["mask"] = np.ones_like(more["mask"])
 
     names = {name: getattr(card.components, role) for name, card in cards.items()}
-    halves, whole = infer(client, names["halves"], feed), infer(client, names["whole"], feed | more)
+    halves, whole = infer(client, names["halves"], feed), infer(client, names["whole"], feed)
 
     for name, value in whole.items():
         pixels = value.dtype == np.uint8

@@ -40,7 +40,7 @@ class Case:
 pytestmark = pytest.mark.timeout(1800)  # minutes on a busy machine
 
 QUICK = [
-    Case("sd3", ("flow_euler",), options=Options(mask=True, text_tokens=12)),
+    Case("sd3", ("flow_euler",), options=Options(text_tokens=12)),
 ]
 OTHERS = [
     Case("wan", ("flow_euler",), options=Options(text_tokens=12, frames=5)),
@@ -48,7 +48,7 @@ OTHERS = [
     Case("sd-inpaint", ("ddim", "euler")),
     Case("sd-turbo", ("euler", "euler_ancestral"), family="sd-turbo"),
     Case("lcm", ("lcm",)),
-    Case("sdxl", ("euler", "ddim"), options=Options(mask=True)),
+    Case("sdxl", ("euler", "ddim")),
     Case("sdxl", ("euler_ancestral", "euler"), family="sdxl-turbo"),
     Case("sd3", ("flow_euler",), precision="fp16", options=Options(text_tokens=12), min_psnr=40.0),
 ]

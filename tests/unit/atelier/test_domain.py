@@ -70,6 +70,19 @@ def test_cards_may_share_a_triton_model_and_old_cards_share_nothing() -> None:
     assert ModelCard.parse(CARD).weights == {}
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ('masking = "blend"', "no such masking: blend; export it again"),
+        ("first_frame = true", "for clips whose frames lie in the channels"),
+        ("first_frame = true\nframes = 2\noutput_frames = 5", "for clips whose frames lie"),
+    ],
+)
+def test_what_no_agent_can_feed_is_refused(given: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        ModelCard.parse(CARD.replace("downscale = 4", f"downscale = 4\n{given}"))
+
+
 def test_a_checker_is_a_component_that_models_may_share() -> None:
     safety = '[safety]\nmodel = "guard"\nthreshold = 0.25\n[weights]\nguard = 5\n'
     card = ModelCard.parse(CARD + safety)

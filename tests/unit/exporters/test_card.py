@@ -147,7 +147,7 @@ def test_resident_is_what_was_measured_and_at_least_the_weights():
 @pytest.mark.parametrize(
     "spec",
     [
-        replace(SPEC, ids=77, tokens=78, masking="blend"),
+        replace(SPEC, ids=77, tokens=78, masking="concat"),
         replace(SPEC, frames=3, output_frames=9, encodes=False),
         replace(SPEC, channels=32, output_frames=8, masking="concat"),
         replace(SPEC, channels=32, output_frames=8, first_frame=True),

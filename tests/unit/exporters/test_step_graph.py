@@ -192,18 +192,6 @@ def test_guidance_is_embedded_as_diffusers_embeds_it():
     torch.testing.assert_close(guidance_embedding(guidance, 32), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_mask_keeps_what_is_known():
-    given = inputs()
-    known, mask = torch.full_like(given["latents"], 7.0), torch.zeros(ROWS, 1, SIDE, SIDE)
-    mask[:, :, 0, 0] = 1.0
-
-    free, _ = DenoiserStep(ToyDenoiser())(**given)
-    kept, _ = DenoiserStep(ToyDenoiser(), masking="blend")(**given, mask=mask, known=known)
-
-    torch.testing.assert_close(kept[:, :, 0, 0], free[:, :, 0, 0])
-    assert (kept[:, :, 1, 1] == 7.0).all()
-
-
 def test_a_model_that_takes_a_mask_sees_it_behind_the_latents():
     class Nine(torch.nn.Module):
         def forward(self, sample, timestep, text, guidance):
