@@ -170,6 +170,7 @@ class AttemptRun:
             denoised_prev=np.zeros_like(fresh),
             seeds=seeds,
             granted=self.work.rows_at_once,
+            alone=self.work.alone,
             step=steps.first,
             on_step=self._on_step,
             kept=given.kept(fresh),

@@ -18,6 +18,7 @@ class Denoising:
     latents, denoised_prev: float32 (n, C, h, w), after `step` steps.
     seeds: of the n pictures, for samplers that add noise on the way.
     granted: of the n, how many may be in one call; 0: as the card says.
+    alone: no call has rows of others beside its own.
     on_step: called at each step boundary with the steps made and the seconds of the last one.
     kept: what is put back after each step; None: nothing.
     shown: what the denoiser sees beside the latents, where it was trained so.
@@ -32,6 +33,7 @@ class Denoising:
     denoised_prev: Floats
     seeds: tuple[int, ...]
     granted: int = 0
+    alone: bool = False
     step: int = 0
     on_step: Callable[[int, float], None] = lambda _step, _seconds: None
     kept: Kept | None = None

@@ -59,6 +59,7 @@ def work_from(message: pb.RunGeneration) -> Work | None:
         spec=spec_from(generation),
         number=max(1, generation.attempt),
         rows_at_once=message.rows,
+        alone=message.alone,
     )
 
 

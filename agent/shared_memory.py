@@ -14,13 +14,14 @@ import structlog
 from tritonclient.grpc import service_pb2 as pb
 
 from agent.buffers import PREFIX, Region, Shape, StepBuffers, StepRows
+from agent.triton_errors import DIED
 from atelier.errors import ExecutionError
 
 log = structlog.get_logger()
 
 CALL_SECONDS = 2.0
 # After these nobody knows what Triton did, or does still.
-UNANSWERED = ("DEVICE_TIMEOUT", "DEVICE_UNAVAILABLE")
+UNANSWERED = ("DEVICE_TIMEOUT", "DEVICE_UNAVAILABLE", *DIED)
 
 Call = Callable[[str, Any, float], Awaitable[Any]]  # method, request, timeout
 

@@ -38,6 +38,7 @@ from agent.buffers import Shape, StepRows
 from agent.denoising import Denoising
 from agent.sampler import Floats, renewal
 from agent.step_batch import Member, Slice, batches, gather, gather_given, scatter
+from agent.triton_errors import KILLED, SUSPECT
 from agent.work import AttemptCancelledError, AttemptPreemptedError
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
@@ -70,7 +71,7 @@ class StepLoop:
         self._clock = clock
         self._on_batch = on_batch
         self._on_idle = on_idle
-        self._groups: OrderedDict[tuple[str, str], list[Member]] = OrderedDict()
+        self._groups: OrderedDict[tuple[object, ...], list[Member]] = OrderedDict()
         self._wake = asyncio.Event()
         self._noise_thread = ThreadPoolExecutor(1, thread_name_prefix="noise")
         self._laid_out: tuple[StepRows, list[Slice]] | None = None  # whose text lies where
@@ -89,7 +90,8 @@ class StepLoop:
             np.empty_like(work.latents),
             np.empty_like(work.denoised_prev),
         )
-        self._groups.setdefault((work.card.name, work.shape), []).append(member)
+        key = (work.card.name, work.shape, work if work.alone else None)
+        self._groups.setdefault(key, []).append(member)
         self._wake.set()
         await member.done  # a caller that is cancelled cancels it, and the loop lets go
 
@@ -143,6 +145,8 @@ class StepLoop:
             scatter(batch, *await self._stepper.step(work.card, work.shape, rows))
             return True
         except ExecutionError as error:
+            if error.reason == KILLED and any(member is not batch[0][0] for member, _, _ in batch):
+                error = ExecutionError(error.message, retryable=True, reason=SUSPECT)
             for member, _, _ in batch:
                 member.error = error
         except Exception as error:

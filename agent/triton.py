@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -23,7 +24,7 @@ from tritonclient.grpc import service_pb2_grpc
 from agent.buffers import OUTPUTS, Shape, SharedRows, StepBuffers, StepRows
 from agent.sampler import Floats
 from agent.shared_memory import UNANSWERED, SharedMemory
-from agent.triton_errors import classify, malformed
+from agent.triton_errors import KILLED, SUSPECT, classify, malformed
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
 from atelier.rpc import channel
@@ -44,6 +45,13 @@ _DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
 _DTYPES = {triton: numpy for numpy, triton in _DATATYPES.items()}
 
 
+@dataclass(eq=False)
+class _Asked:
+    """An inference under way."""
+
+    alone: bool = True  # as far as is known: nothing else was, when Triton ended
+
+
 class Triton:
     """The port to one Triton process. All methods raise ExecutionError."""
 
@@ -58,6 +66,7 @@ class Triton:
         self._loads: Counter[str] = Counter()  # how often each model was loaded
         self._died: dict[str, int] = {}  # at which load of a model its process was found dead
         self._metadata = ((_ADMIN_KEY_HEADER, admin_key),) if admin_key else ()
+        self._asked: set[_Asked] = set()
         self._shared = SharedMemory(self._call, buffers)
 
     async def live(self) -> bool:
@@ -236,13 +245,29 @@ class Triton:
             return await self._ask(request, timeout)  # again: it has no side effects
 
     async def _ask(self, request: pb.ModelInferRequest, timeout: float) -> pb.ModelInferResponse:
-        loads = self._loads[request.model_name]
+        loads, asked = self._loads[request.model_name], _Asked()
+        connected = self._channel.get_state() is grpc.ChannelConnectivity.READY
+        self._asked.add(asked)
         try:
             return await self._call("ModelInfer", request, timeout)
         except ExecutionError as error:
             if error.reason == "STUB_UNHEALTHY":
                 self._died[request.model_name] = loads
+            if error.reason == "DEVICE_UNAVAILABLE" and connected:
+                raise self._ended_under(asked) from error
             raise
+        finally:
+            self._asked.discard(asked)
+
+    def _ended_under(self, asked: _Asked) -> ExecutionError:
+        """Triton ended while it ran this, and perhaps others: each of them may be why."""
+        for each in self._asked:
+            each.alone = each.alone and len(self._asked) == 1
+        return ExecutionError(
+            "the device's Triton ended while it ran this",
+            retryable=True,
+            reason=KILLED if asked.alone else SUSPECT,
+        )
 
     def _is_dead(self, model: str) -> bool:
         """Whether its process died, and it was not loaded since. Triton goes on saying that such a

@@ -9,6 +9,10 @@ from atelier.errors import ExecutionError
 
 log = structlog.get_logger()
 
+# A Triton that answered a moment ago ended while it ran something: this alone, or others beside it.
+KILLED, SUSPECT = "DEVICE_KILLED", "DEVICE_DIED"
+DIED = (KILLED, SUSPECT)
+
 _Told = tuple[str, bool, str]  # reason, may another attempt help, our text
 # What Triton's texts hold; the first match wins over the code.
 _TEXTS: tuple[tuple[tuple[str, ...], _Told], ...] = (

@@ -30,6 +30,7 @@ class Work:
     spec: Spec
     number: int = 1  # of the attempt, from 1
     rows_at_once: int = 0  # pictures that memory was granted for; 0: as the card says
+    alone: bool = False  # share no step with others: it may have ended a Triton
 
     @property
     def kind(self) -> str:

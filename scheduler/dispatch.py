@@ -169,9 +169,10 @@ class Dispatch:
         if row.id in self._live.preempting:  # decided while it was claimed
             await self._outcomes.preempted(row.id, row.lease_token, 0)
             return
+        alone = await self._outcomes.suspected(row)
         device = self._live.sched.devices.get(row.device)
         ticket = device.running.get(row.id) if device is not None else None
-        if ticket is None or not self._lines.run(row, ticket.rows):
+        if ticket is None or not self._lines.run(row, ticket.rows, alone=alone):
             await self._outcomes.lost(row.id, row.lease_token)
         elif row.id in self._live.cancelling:
             self._lines.cancel(row)

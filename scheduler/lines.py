@@ -67,13 +67,15 @@ class Lines:
 
     # Commands. Each says whether there was a line to send it on.
 
-    def run(self, generation: Generation, rows: int) -> bool:
-        """`generation` as it was claimed, with its lease_token and device; `rows` at once."""
+    def run(self, generation: Generation, rows: int, *, alone: bool = False) -> bool:
+        """`generation` as it was claimed, with its lease_token and device; `rows` at once, in calls
+        that it shares with nobody where it is to be `alone`."""
         run = pb.RunGeneration(
             attempt=_attempt(generation),
             epoch=self.epoch,
             generation=generation_to(generation),
             rows=rows,
+            alone=alone,
         )
         return self._send(generation.device, pb.ConnectResponse(run=run))
 

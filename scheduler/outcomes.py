@@ -33,12 +33,18 @@ T = TypeVar("T")
 
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 30.0  # doubles with each attempt
 # A part was away: the next attempt may well succeed, and the work is not to blame.
-EXCUSED = ("DEVICE_UNAVAILABLE", "DEVICE_LOST", "MODEL_NOT_READY", "UPLOAD_FAILED")
+# A Triton ended while it ran this, by itself or beside others (agent/triton_errors.py).
+KILLED, SUSPECT = "DEVICE_KILLED", "DEVICE_DIED"
+EXCUSED = ("DEVICE_UNAVAILABLE", "DEVICE_LOST", "MODEL_NOT_READY", "UPLOAD_FAILED", KILLED, SUSPECT)
+MAX_KILLED = 2
 LOST, DEVICE = "AGENT_LOST", "DEVICE_LOST"
 PREEMPTED = "PREEMPTED"  # taken off its device for another's sake; no limit, and no fault
 AGENT_LOST = Failure("UNAVAILABLE", LOST, "its agent was lost, again and again")
 DEVICE_LOST = Failure("UNAVAILABLE", DEVICE, "its devices failed, again and again")
 STOPPED = Failure("UNAVAILABLE", "STOPPED", "its agent stopped it unasked, again and again")
+POISONED = Failure(
+    "INTERNAL", "POISONED", f"it ended {MAX_KILLED} devices' Tritons while nothing else ran there"
+)
 REFUSED = Failure("INTERNAL", "RESULTS_REFUSED", "its agent told of results that cannot be stored")
 EXPIRED = Failure("DEADLINE_EXCEEDED", "EXPIRED", "its deadline passed before it was done")
 
@@ -118,6 +124,8 @@ class Outcomes:
     ) -> bool:
         """Try again where that may help and attempts are left; else FAILED with the reason."""
         running = self._live.holds(generation_id, token)
+        if failure.reason == KILLED and await self._times(generation_id, KILLED) + 1 >= MAX_KILLED:
+            failure, retryable = POISONED, False
         attempt = await self._counted(running) if running else MAX_ATTEMPTS
         if (
             retryable
@@ -132,17 +140,25 @@ class Outcomes:
         await self._follow(generation_id, token, found)
         return row is not None
 
+    async def suspected(self, row: Generation) -> bool:
+        """Whether a Triton ended while it ran this: it must share no call, so that the next such
+        end is nobody else's."""
+        return row.attempt > 1 and await self._times(row.id, KILLED, SUSPECT) > 0
+
+    async def _times(self, generation_id: str, *reasons: str) -> int:
+        """How often it was queued again for one of these reasons."""
+        return await persist(lambda: self._store.requeued_for(generation_id, reasons))
+
     async def _counted(self, running: Generation) -> int:
         """Its attempts, but for those that ended by preemption."""
         if running.attempt < 2:
             return running.attempt
-        preempted = await persist(lambda: self._store.requeued_for(running.id, (PREEMPTED,)))
-        return running.attempt - preempted
+        return running.attempt - await self._times(running.id, PREEMPTED)
 
     async def _has_attempts_left(self, running: Generation, attempt: int, reason: str) -> bool:
         if attempt < MAX_ATTEMPTS:
             return True
-        excused = await persist(lambda: self._store.requeued_for(running.id, EXCUSED))
+        excused = await self._times(running.id, *EXCUSED)
         excused += reason in EXCUSED
         return excused < MAX_EXCUSED and attempt - excused < MAX_ATTEMPTS
 

@@ -905,10 +905,13 @@ class RunGeneration(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
+    ALONE_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """The leader's epoch."""
     rows: _builtins.int
     """How many of its pictures may be denoised at once, as memory was granted; 0: as the card says."""
+    alone: _builtins.bool
+    """Share no step with others: a Triton ended while it ran, and it may be why."""
     @_builtins.property
     def attempt(self) -> Global___Attempt:
         """The attempt."""
@@ -924,10 +927,11 @@ class RunGeneration(_message.Message):
         epoch: _builtins.int = ...,
         generation: _generation_pb2.Generation | None = ...,
         rows: _builtins.int = ...,
+        alone: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "generation", b"generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epoch", b"epoch", "generation", b"generation", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "attempt", b"attempt", "epoch", b"epoch", "generation", b"generation", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

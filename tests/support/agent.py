@@ -80,8 +80,15 @@ class ScriptedAgent:
             )
         )
 
-    def fail(self, attempt: pb.Attempt, *, retryable: bool, cancelled: bool = False) -> None:
-        why = Failure("INTERNAL", "SCRIPTED", "as the script says")
+    def fail(
+        self,
+        attempt: pb.Attempt,
+        *,
+        retryable: bool,
+        cancelled: bool = False,
+        reason: str = "SCRIPTED",
+    ) -> None:
+        why = Failure("INTERNAL", reason, "as the script says")
         self.say(
             failed=pb.AttemptFailed(
                 attempt=attempt, failure=failure_to(why), retryable=retryable, cancelled=cancelled

@@ -306,3 +306,26 @@ async def test_noise_that_cannot_be_drawn_fails_its_own_generation_only() -> Non
     assert fine is None
     expected = await alone(work(2, steps=3, sampler="euler_ancestral"))
     np.testing.assert_array_equal(healthy.latents, expected)
+
+
+async def test_a_suspect_shares_no_call() -> None:
+    triton, suspect, others = FakeTriton(), work(1, steps=2), [work(2, steps=2), work(3, steps=2)]
+    suspect.alone = True
+    async with running(triton) as loop:
+        await asyncio.gather(*(loop.denoise(member) for member in (suspect, *others)))
+    assert sorted(rows for _, rows in triton.batches) == [1, 1, 2, 2]
+    np.testing.assert_array_equal(suspect.latents, await alone(work(1, steps=2)))
+
+
+@pytest.mark.parametrize(("rows", "reason"), [([2], "DEVICE_KILLED"), ([1, 1], "DEVICE_DIED")])
+async def test_an_end_is_held_against_one_that_ran_alone(rows: list[int], reason: str) -> None:
+    triton = FakeTriton()
+    triton.fail = lambda _verb, _what: ExecutionError(
+        "ended", retryable=True, reason="DEVICE_KILLED"
+    )
+    members = [work(i, rows=count) for i, count in enumerate(rows)]
+    async with running(triton) as loop:
+        ends = await asyncio.gather(
+            *(loop.denoise(member) for member in members), return_exceptions=True
+        )
+    assert [getattr(end, "reason", None) for end in ends] == [reason] * len(rows)
