@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 import urllib3
+from minio import Minio
 from PIL import Image
 from rich.console import Console
 
@@ -20,6 +21,7 @@ from atelier.cli.generate import generate
 from atelier.cli.problems import ProblemError
 from atelier.cli.wish import Wish
 from atelier.config import model_repository
+from atelier.embedded.s3 import BUCKET, ObjectStore
 from atelier.embedded.stack import StackOptions, build
 from atelier.embedded.state import StateDir
 from atelier.embedded.supervisor import Hooks, Supervisor
@@ -44,8 +46,12 @@ def guarded_repository(folder: Path) -> Path:
 class Guarded:
     """A stack whose models have a checker, and a caller's line to it."""
 
-    def __init__(self, address: str, folder: Path) -> None:
+    def __init__(self, address: str, folder: Path, store: ObjectStore) -> None:
         self.address = address
+        self._store = Minio(
+            endpoint=store.address, access_key=store.access_key, secret_key=store.secret_key,
+            secure=False, region="us-east-1",
+        )  # fmt: skip
         self.folder = folder
         self._channel = grpc.aio.insecure_channel(address)
         self.generations = generation_pb2_grpc.GenerationServiceStub(self._channel)
@@ -54,6 +60,16 @@ class Guarded:
 
     async def close(self) -> None:
         await self._channel.close()
+
+    async def stored(self, generation_id: str) -> list[str]:
+        """Names of the files that lie in the object store for a generation, of any attempt."""
+
+        def listed() -> list[str]:
+            prefix = f"results/local/{generation_id}/"
+            found = self._store.list_objects(bucket_name=BUCKET, prefix=prefix, recursive=True)
+            return sorted(Path(str(one.object_name)).name for one in found)
+
+        return await asyncio.to_thread(listed)
 
     async def made(self, request: pb.CreateGenerationRequest) -> pb.Generation:
         """The generation at its end, which is SUCCEEDED."""
@@ -72,7 +88,8 @@ async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gua
     state.create()
     stack = build(state, StackOptions(repository=guarded_repository(folder)))
     supervisor = Supervisor(stack.parts, state.logs, Hooks())
-    running = Guarded(stack.gateway, folder)
+    [store] = [part for part in stack.parts if isinstance(part, ObjectStore)]
+    running = Guarded(stack.gateway, folder, store)
     try:
         await supervisor.start()
         yield running
@@ -103,11 +120,13 @@ async def test_a_red_circle_is_withheld_and_a_blue_one_is_not(guarded: Guarded) 
     assert [result.seed for result in red.results] == [1, 2]
     again = await guarded.generations.GetGeneration(pb.GetGenerationRequest(id=red.id))
     assert all(map(nothing_of, again.generation.results))
+    assert await guarded.stored(red.id) == []
     output = pb.ImageOutput(thumbnail_size=16)
     blue = await guarded.made(
         picture("a blue circle on a white background", count=2, seed=1, output=output)
     )
     assert not any(result.withheld for result in blue.results)
+    assert await guarded.stored(blue.id) == ["0.png", "0.small.png", "1.png", "1.small.png"]
     for result in blue.results:
         assert Image.open(io.BytesIO(result.inline_data)).size == (64, 64)
         small = await asyncio.to_thread(urllib3.request, "GET", result.thumbnail_url)
@@ -129,8 +148,9 @@ def redness(result: pb.Result) -> float:
 
 
 async def test_a_film_is_withheld_as_a_whole_and_with_its_small_picture(guarded: Guarded) -> None:
-    [red] = (await guarded.made(film("a red circle moving left on a white background"))).results
-    assert nothing_of(red)
+    made = await guarded.made(film("a red circle moving left on a white background"))
+    [red] = made.results
+    assert nothing_of(red) and await guarded.stored(made.id) == []
     [blue] = (await guarded.made(film("a blue circle moving left on a white background"))).results
     assert not blue.withheld and blue.frames == 8 and blue.thumbnail_url
 
