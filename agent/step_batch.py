@@ -25,24 +25,34 @@ class Member:
 Slice = tuple[Member, int, int]  # rows [low, high) of a member
 
 
-def batches(group: list[Member]) -> list[list[Slice]]:
-    """The group's rows, in order, in batches of at most what profile, model and memory allow."""
+def batches(group: list[Member], most: int) -> list[list[Slice]]:
+    """The group's rows, in order, in batches of at most `most`, and of what profile, model and
+    memory allow."""
     first = group[0].work
     granted = sum(member.work.granted or member.work.rows for member in group)
-    cap = max(1, min(first.card.max_rows, first.card.profile(first.shape).batch_cap, granted))
+    cap = min(first.card.max_rows, first.card.profile(first.shape).batch_cap, granted, most)
+    return cut([(member, 0, member.work.rows) for member in group], max(1, cap))
+
+
+def cut(batch: list[Slice], most: int) -> list[list[Slice]]:
+    """The rows of a batch, in order, in batches of at most `most`."""
     made: list[list[Slice]] = []
     room = 0
-    for member in group:
-        low = 0
-        while low < member.work.rows:
+    for member, low, end in batch:
+        while low < end:
             if room == 0:
                 made.append([])
-                room = cap
-            high = min(member.work.rows, low + room)
+                room = most
+            high = min(end, low + room)
             made[-1].append((member, low, high))
             room -= high - low
             low = high
     return made
+
+
+def rows_of(batch: list[Slice]) -> int:
+    """How many."""
+    return sum(high - low for _, low, high in batch)
 
 
 def gather_given(batch: list[Slice], rows: StepRows) -> None:

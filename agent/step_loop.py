@@ -37,13 +37,15 @@ import structlog
 from agent.buffers import Shape, StepRows
 from agent.denoising import Denoising
 from agent.sampler import Floats, renewal
-from agent.step_batch import Member, Slice, batches, gather, gather_given, scatter
-from agent.triton_errors import KILLED, SUSPECT
+from agent.step_batch import Member, Slice, batches, cut, gather, gather_given, rows_of, scatter
+from agent.triton_errors import KILLED, OUT_OF_MEMORY, SUSPECT
 from agent.work import AttemptCancelledError, AttemptPreemptedError
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
 
 log = structlog.get_logger()
+
+LEARNED_STEPS = 1_000  # for which fewer rows are taken after a call ran out of memory
 
 
 class Stepper(Protocol):
@@ -72,6 +74,8 @@ class StepLoop:
         self._on_batch = on_batch
         self._on_idle = on_idle
         self._groups: OrderedDict[tuple[object, ...], list[Member]] = OrderedDict()
+        # (model, shape) -> rows that a call may have, and for how many steps that is believed
+        self._learned: dict[tuple[str, str], tuple[int, int]] = {}
         self._wake = asyncio.Event()
         self._noise_thread = ThreadPoolExecutor(1, thread_name_prefix="noise")
         self._laid_out: tuple[StepRows, list[Slice]] | None = None  # whose text lies where
@@ -121,39 +125,57 @@ class StepLoop:
         """One step of every member; a call that fails takes with it those who had rows in it."""
         group = list(group)  # newcomers wait for the next step
         drawing = self._noise_thread.submit(_draw, noisy) if (noisy := _noisy(group)) else None
-        started = before = self._clock()
-        for i, batch in enumerate(batches(group)):
-            went_well = await self._call(batch)
-            after = self._clock()
-            if went_well and i == 0:  # the first is the largest
-                rows = sum(high - low for _, low, high in batch)
-                self._on_batch(group[0].work.card, group[0].work.shape, rows, after - before)
+        work, started = group[0].work, self._clock()
+        before, largest = started, 0
+        pending = batches(group, self._most(work))
+        while pending:
+            batch = pending.pop(0)
+            error = await self._call(batch)
+            after, rows = self._clock(), rows_of(batch)
+            if error is None and not largest:  # the first is the largest
+                largest = rows
+                self._on_batch(work.card, work.shape, rows, after - before)
+            elif error and error.reason == OUT_OF_MEMORY and rows > 1:
+                most = self._learn(work, rows // 2)
+                pending = [piece for each in (batch, *pending) for piece in cut(each, most)]
+            elif error:
+                for member, _, _ in batch:
+                    member.error = error
             before = after
         if drawing and not drawing.done():
             await asyncio.wrap_future(drawing)
         for member in group:
             _pass_boundary(member, before - started)
 
-    async def _call(self, batch: list[Slice]) -> bool:
-        """Whether it went well; a failure is its members'."""
+    def _most(self, work: Denoising) -> int:
+        """Rows of a call, as far as a call of more ran out of memory; tried again after a while."""
+        most, calls = self._learned.get((work.card.name, work.shape), (work.card.max_rows, 0))
+        if calls > 1:
+            self._learned[work.card.name, work.shape] = (most, calls - 1)
+        else:
+            self._learned.pop((work.card.name, work.shape), None)
+        return most
+
+    def _learn(self, work: Denoising, most: int) -> int:
+        log.warning("out of memory", model=work.card.name, shape=work.shape, rows_from_now=most)
+        self._learned[work.card.name, work.shape] = (most, LEARNED_STEPS)
+        return most
+
+    async def _call(self, batch: list[Slice]) -> ExecutionError | None:
+        """None if it went well, else why not."""
         work = batch[0][0].work
         try:
-            count = sum(high - low for _, low, high in batch)
             latents, text = work.latents.shape[1:], work.text_embeddings.shape
-            rows = self._stepper.rows(count, latents, text, work.shown is not None)
+            rows = self._stepper.rows(rows_of(batch), latents, text, work.shown is not None)
             self._fill(rows, batch)
             scatter(batch, *await self._stepper.step(work.card, work.shape, rows))
-            return True
+            return None
         except ExecutionError as error:
             if error.reason == KILLED and any(member is not batch[0][0] for member, _, _ in batch):
-                error = ExecutionError(error.message, retryable=True, reason=SUSPECT)
-            for member, _, _ in batch:
-                member.error = error
+                return ExecutionError(error.message, retryable=True, reason=SUSPECT)
+            return error
         except Exception as error:
-            failure = _fault(error, work)
-            for member, _, _ in batch:
-                member.error = failure
-        return False
+            return _fault(error, work)
 
     def _fill(self, rows: StepRows, batch: list[Slice]) -> None:
         """Write the batch where the step takes it from; its text only where it is another batch,

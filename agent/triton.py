@@ -24,7 +24,7 @@ from tritonclient.grpc import service_pb2_grpc
 from agent.buffers import OUTPUTS, Shape, SharedRows, StepBuffers, StepRows
 from agent.sampler import Floats
 from agent.shared_memory import UNANSWERED, SharedMemory
-from agent.triton_errors import KILLED, SUSPECT, classify, malformed
+from agent.triton_errors import KILLED, OUT_OF_MEMORY, SUSPECT, classify, malformed
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
 from atelier.rpc import channel
@@ -167,16 +167,21 @@ class Triton:
         height, width = (side * card.latents.downscale for side in latents.shape[-2:])
         pixel_bytes = math.prod(card.latents.pixel_shape(width, height))
         rows = max(1, min(card.max_rows, MAX_PIXEL_BYTES // pixel_bytes))
-        parts = []
-        for start in range(0, len(latents), rows):
-            answer = await self._infer(
-                card,
-                card.components.vae_decoder,
-                {"latents": latents[start : start + rows]},
-                ("images",),
-                INFER_SECONDS,
-            )
+        parts: list[NDArray[np.uint8]] = []
+        start = 0
+        while start < len(latents):
+            some = {"latents": latents[start : start + rows]}
+            try:
+                answer = await self._infer(
+                    card, card.components.vae_decoder, some, ("images",), INFER_SECONDS
+                )
+            except ExecutionError as error:
+                if error.reason != OUT_OF_MEMORY or rows == 1:
+                    raise
+                rows = min(rows, len(some["latents"])) // 2 or 1
+                continue
             parts.append(answer["images"])
+            start += rows
         return np.concatenate(parts) if len(parts) > 1 else parts[0]  # a clip is not copied
 
     async def check(self, card: ModelCard, pictures: NDArray[np.uint8]) -> Floats:

@@ -12,13 +12,14 @@ log = structlog.get_logger()
 # A Triton that answered a moment ago ended while it ran something: this alone, or others beside it.
 KILLED, SUSPECT = "DEVICE_KILLED", "DEVICE_DIED"
 DIED = (KILLED, SUSPECT)
+OUT_OF_MEMORY = "OUT_OF_MEMORY"
 
 _Told = tuple[str, bool, str]  # reason, may another attempt help, our text
 # What Triton's texts hold; the first match wins over the code.
 _TEXTS: tuple[tuple[tuple[str, ...], _Told], ...] = (
     (
         ("out of memory", "out_of_memory", "bad_alloc", "failed to allocate"),
-        ("OUT_OF_MEMORY", True, "the device ran out of memory"),
+        (OUT_OF_MEMORY, True, "the device ran out of memory"),
     ),
     (
         ("stub process", "stub is not healthy"),

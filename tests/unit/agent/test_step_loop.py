@@ -329,3 +329,37 @@ async def test_an_end_is_held_against_one_that_ran_alone(rows: list[int], reason
             *(loop.denoise(member) for member in members), return_exceptions=True
         )
     assert [getattr(end, "reason", None) for end in ends] == [reason] * len(rows)
+
+
+async def test_a_call_that_runs_out_of_memory_is_halved_and_the_lesson_is_kept() -> None:
+    triton, asked = FakeTriton(), []
+
+    def no_room_for_more_than_three(verb: str, what: Any) -> Exception | None:
+        if verb != "step":
+            return None
+        asked.append(len(what[2].latents))
+        much = asked[-1] > 3
+        return ExecutionError("no room", retryable=True, reason="OUT_OF_MEMORY") if much else None
+
+    triton.fail = no_room_for_more_than_three
+    members = [work(1, steps=3, rows=5), work(2, steps=3, rows=4), work(3, steps=3)]
+    async with running(triton) as loop:
+        await asyncio.gather(*(loop.denoise(member) for member in members))
+        assert asked == [10, 5, 2, 2, 1, 2, 2, 1, *([2] * 5 * 2)]
+    for member, single in zip(
+        members, (work(1, steps=3, rows=5), work(2, steps=3, rows=4)), strict=False
+    ):
+        np.testing.assert_array_equal(member.latents, await alone(single))
+
+
+async def test_a_row_that_does_not_fit_by_itself_fails() -> None:
+    triton = FakeTriton()
+    triton.fail = lambda verb, _what: (
+        ExecutionError("no room", retryable=True, reason="OUT_OF_MEMORY")
+        if verb == "step"
+        else None
+    )
+    async with running(triton) as loop:
+        with pytest.raises(ExecutionError, match="no room"):
+            await loop.denoise(work(rows=4))
+    assert triton.batches == []
