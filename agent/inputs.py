@@ -29,6 +29,7 @@ from atelier.pictures import MAX_PICTURE_BYTES, PictureError, fitted, fitted_mas
 from atelier.spec import Spec, VideoSpec
 
 THREADS = 4  # of all devices; a decoded picture takes up to 64 MB
+PATIENCE_SECONDS = 20.0  # for the store, while a device's memory is held
 GREY = 128  # of 0 to 255: nothing, to a denoiser that was trained for inpainting
 
 NOT_TAKEN = "is nothing that this model takes: leave it out"
@@ -95,7 +96,13 @@ class Inputs:
         """
         if not (_picture_key(work.spec) or _mask_key(work.spec)):
             return None
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._fetch, work)
+        loop = asyncio.get_running_loop()
+        fetching = loop.run_in_executor(self._threads, self._fetch, work)
+        done, _ = await asyncio.wait([fetching], timeout=PATIENCE_SECONDS)
+        if not done:
+            fetching.cancel()  # where no thread has begun with it
+            raise _away("the pictures that were given")
+        return fetching.result()
 
     async def paste(self, brought: Brought | None, images: Pixels) -> Pixels:
         """As Brought.paste."""
@@ -128,9 +135,7 @@ class Inputs:
         except NotFoundError as error:
             raise InputRefusedError(field, "is not there any more: send it again") from error
         except UnavailableError as error:
-            raise ExecutionError(
-                f"{field} could not be read", retryable=True, reason="OBJECT_STORE_UNAVAILABLE"
-            ) from error
+            raise _away(field) from error
         if len(data) > MAX_PICTURE_BYTES:
             most = MAX_PICTURE_BYTES // 2**20
             raise InputRefusedError(field, f"has more than {most} MiB: scale it down")
@@ -196,6 +201,12 @@ async def _encoded(device: Encoder, card: ModelCard, picture: Pixels) -> Floats:
         )
     encoded: Floats = latents[0]
     return encoded
+
+
+def _away(what: str) -> ExecutionError:
+    return ExecutionError(
+        f"{what} could not be read", retryable=True, reason="OBJECT_STORE_UNAVAILABLE"
+    )
 
 
 def _picture_key(spec: Spec) -> str:

@@ -35,7 +35,10 @@ RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 30.0  # doubles with each attempt
 # A part was away: the next attempt may well succeed, and the work is not to blame.
 # A Triton ended while it ran this, by itself or beside others (agent/triton_errors.py).
 KILLED, SUSPECT = "DEVICE_KILLED", "DEVICE_DIED"
-EXCUSED = ("DEVICE_UNAVAILABLE", "DEVICE_LOST", "MODEL_NOT_READY", "UPLOAD_FAILED", KILLED, SUSPECT)
+EXCUSED = (
+    "DEVICE_UNAVAILABLE", "DEVICE_LOST", "MODEL_NOT_READY", "OBJECT_STORE_UNAVAILABLE",
+    "UPLOAD_FAILED", KILLED, SUSPECT,
+)  # fmt: skip
 MAX_KILLED = 2
 LOST, DEVICE = "AGENT_LOST", "DEVICE_LOST"
 PREEMPTED = "PREEMPTED"  # taken off its device for another's sake; no limit, and no fault

@@ -351,13 +351,14 @@ async def test_the_core_s_own_mistake_costs_one_device_for_a_moment(house: House
     await running(house)
 
 
+@pytest.mark.parametrize("missing", ["UPLOAD_FAILED", "OBJECT_STORE_UNAVAILABLE"])
 async def test_a_part_that_is_away_costs_no_attempts(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: House, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.setattr(outcomes, "RETRY_SECONDS", 0.0)
     house.join()
     g, attempt = await running(house)
-    away = pb_failure("UPLOAD_FAILED")
+    away = pb_failure(missing)
     for _ in range(MAX_ATTEMPTS + 1):
         house.hear(failed=agent_pb2.AttemptFailed(attempt=attempt, failure=away, retryable=True))
         attempt = (await house.command("run")).run.attempt

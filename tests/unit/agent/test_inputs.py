@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
@@ -13,6 +15,7 @@ from google.rpc import code_pb2, error_details_pb2
 from PIL import Image
 
 from agent.buffers import StepRows
+from agent.denoising import Denoising
 from agent.inputs import GREY
 from agent.start import shown_mask
 from atelier.catalog import ModelCard
@@ -140,6 +143,20 @@ async def test_all_kinds_share_a_batch_and_get_what_they_would_get_alone(
     ]
     alone = [await made(studio, run_message(**kind)) for kind in kinds]
     before = len(studio.triton.batches)
+    loop, here = studio.device._loop, asyncio.Semaphore(0)
+    denoise, step = loop.denoise, studio.triton.step
+
+    async def come(work: Denoising) -> None:
+        here.release()
+        await denoise(work)
+
+    async def held(*given: Any) -> Any:
+        if len(studio.triton.batches) == before:  # the first waits until all are there
+            for _ in kinds:
+                await here.acquire()
+        return await step(*given)
+
+    loop.denoise, studio.triton.step = come, held  # type: ignore[method-assign]
     for number, kind in enumerate(kinds):
         studio.commands.obey(run_message(f"together-{number}", **kind))
     together: dict[str, list[Any]] = {}
@@ -209,6 +226,24 @@ async def test_a_store_that_is_away_is_tried_again(studio: Inside, run_message: 
     told = await refused(studio, run_message(strength=0.5, steps=4, init_image=PICTURE))
     text = "image.init_image could not be read"
     assert told == ("OBJECT_STORE_UNAVAILABLE", text, True)
+
+
+async def test_a_store_that_hangs_is_not_waited_for(
+    studio: Inside, run_message: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.inputs.PATIENCE_SECONDS", 0.05)
+    answers = threading.Event()
+
+    def hangs(_key: str, *, most_bytes: int | None = None) -> bytes:
+        assert answers.wait(10)
+        return png(PIXELS)
+
+    studio.store.get = hangs  # type: ignore[method-assign]
+    reason, _, retryable = await refused(
+        studio, run_message(strength=0.5, steps=4, init_image=PICTURE)
+    )
+    answers.set()
+    assert (reason, retryable) == ("OBJECT_STORE_UNAVAILABLE", True)
 
 
 async def test_a_model_without_an_encoder_takes_none(inside: Inside, run_message: Make) -> None:
