@@ -118,6 +118,8 @@ def _traced(job: Job, component: Component, folder: Path) -> dict[str, Any]:
     weights = export_onnx(
         module, component, path, latent_multiple=job.multiple, downscale=job.spec.downscale
     )
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.new_empty(0)  # torch's tracer remembers them until its next run
     del module, loaded
     give_back()  # torch's copy goes before ONNX Runtime's comes
     gate = job.family.gates[job.precision(component.role)]
