@@ -18,9 +18,11 @@ Who may write: a Denoising belongs to this loop from `denoise` until that return
 call `cancel` and `preempt`. There are no locks: everything between two awaits is atomic, and the
 thread writes only what nobody reads before it is done.
 
-Refused: a task per generation that calls Triton and leaves the batching to its dynamic batcher.
-That needs a queue delay, forms batches by chance (a step in phase never meets the one out of
-phase), and hides the batch, whose time the scheduler needs to know.
+Refused, both measured (docs/steps.md): two cohorts, one's host work behind the other's device time.
+Halved batches cost more than that hides, unless the host takes longer than what a step takes
+whatever its rows. And a task per generation that calls Triton and leaves batching to its dynamic
+batcher: that needs a queue delay, forms batches by chance (a step in phase never meets the one out
+of phase), and hides the batch, whose time the scheduler needs to know.
 """
 
 from __future__ import annotations

@@ -52,7 +52,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Bench:
-    """A device to be measured. `merging`: the same model, with Triton's batcher."""
+    """A device to be measured.
+
+    merging: the same model, with Triton's batcher.
+    pictures: how many are asked for, by the number of callers.
+    ways, again: what is measured, and what of that once more.
+    decodes: whether a picture's text and pixels are made as well.
+    spans: where a sleeping model writes down what it did.
+    """
 
     name: str
     address: str
@@ -61,11 +68,12 @@ class Bench:
     merging: ModelCard
     shape: str
     text: Floats  # (2, tokens, width)
-    pictures: dict[int, int]  # by callers
+    pictures: dict[int, int]
     ways: tuple[str, ...]
-    decodes: bool = False  # whether a picture's text and pixels are made as well
+    again: tuple[str, ...] = ()
+    decodes: bool = False
     token_ids: Any = None
-    spans: Path | None = None  # where a sleeping model writes down what it did
+    spans: Path | None = None
 
 
 def jobs(count: int) -> list[Job]:
