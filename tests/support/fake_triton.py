@@ -21,13 +21,14 @@ from tests.support.lives import CARD
 from tests.unit.agent.fakes import FakeTriton
 
 GARBAGE = 1e30  # finite: only a comparison finds it
-FAULTS = ("error", "lost", "restart", "crash")
+FAULTS = ("error", "memory", "lost", "restart", "crash")
 
 
 class TritonOverGrpc(pb_grpc.GRPCInferenceServiceServicer):
     """One device. `happens` is asked at each call of a model for a fault:
 
     error    the call fails, and that is told
+    memory   so too: there is none left for so many rows
     lost     no answer is heard; the model goes on, and writes into the call's memory later
     restart  a new process answers, which has no memory mapped
     crash    the model's process is dead, until it is loaded anew
@@ -111,6 +112,8 @@ class TritonOverGrpc(pb_grpc.GRPCInferenceServiceServicer):
             await context.abort(grpc.StatusCode.INTERNAL, "Stub process 'toy' is not healthy.")
         if fault == "error":
             await context.abort(grpc.StatusCode.INTERNAL, "the model failed")
+        if fault == "memory":
+            await context.abort(grpc.StatusCode.INTERNAL, "CUDA error: out of memory")
         named = _region(request.inputs[0])
         if named and named not in self.regions:
             text = f"Unable to find shared memory region: '{named}'"
