@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from agent.checkpoint import Checkpoint, pack, unpack
 from agent.denoising import Denoising
 from agent.sampler import noise, plan
+from agent.start import Given, fresh_noise
 from agent.step_loop import StepLoop
 from agent.work import AttemptCancelledError, AttemptPreemptedError
 from atelier.errors import ExecutionError
@@ -32,23 +33,34 @@ class Life:
     sampler: str
     shape: str
     arrives: int  # in turns of the event loop
+    saved: int = 0  # steps, at most all but one, by a picture to start from
+    masked: bool = False  # some of a picture is kept
     work: Denoising | None = None
     told: list[int] = field(default_factory=list)
     ended: str = ""
 
     def begin(self) -> Denoising:
         size = (4, *(int(side) // 4 for side in self.shape.split("x")))
-        latents = np.stack([noise(self.seed * 10 + i, 0, size) for i in range(self.rows)])
+        first = min(self.saved, self.steps - 1)
+        way = plan(CARD.schedule, self.sampler, self.steps, first)
+        seeds = tuple(self.seed * 10 + i for i in range(self.rows))
+        fresh, given = fresh_noise(seeds, size), Given()
+        if self.masked or first:
+            picture = noise(self.seed, 99, size)
+            given = Given(picture, picture[:1] > 0 if self.masked else None)
+        latents = given.begin(way, fresh)
         return Denoising(
             card=CARD,
             shape=self.shape,
-            plan=plan(CARD.schedule, self.sampler, self.steps),
+            plan=way,
             guidance=1.0 + self.seed / 10,
             text_embeddings=np.full((2, 32, 64), self.seed / 10, dtype=np.float32),
             latents=latents,
             denoised_prev=np.zeros_like(latents),
-            seeds=tuple(self.seed * 10 + i for i in range(self.rows)),
+            seeds=seeds,
+            step=first,
             on_step=lambda step, _seconds: self.told.append(step),
+            kept=given.kept(fresh),
         )
 
     def go_on(self) -> Denoising:
@@ -85,6 +97,8 @@ lives = st.builds(
     sampler=st.sampled_from(["ddim", "euler", "euler_ancestral", "dpmpp_2m"]),
     shape=st.sampled_from(SHAPES),
     arrives=st.integers(0, 60),
+    saved=st.sampled_from([0, 0, 1, 4]),
+    masked=st.booleans(),
 )
 
 
@@ -92,13 +106,16 @@ def check(script: list[Life], cancelled: set[int], expected: list[Any]) -> None:
     """No row was lost, mixed up with another's, or advanced twice. `cancelled`: by number."""
     for number, (life, latents) in enumerate(zip(script, expected, strict=True)):
         assert life.work
-        assert life.told == list(range(1, life.work.step + 1)), "each step once, in order"
+        assert life.told == list(range(1, life.work.made + 1)), "each step once, in order"
         if life.ended == "cancelled":
             assert number in cancelled
             continue
         assert life.ended == "done"
         assert life.work.step == life.steps
         np.testing.assert_array_equal(life.work.latents, latents)
+        if kept := life.work.kept:
+            outside = ~np.broadcast_to(kept.new, latents[0].shape)
+            assert (latents[:, outside] == kept.picture[outside]).all()
 
 
 async def alone(life: Life) -> Any:
