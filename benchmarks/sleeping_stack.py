@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
+from atelier.embedded.part import Part
 from atelier.embedded.stack import StackOptions, build
 from atelier.embedded.state import StateDir
 from atelier.embedded.supervisor import Hooks, Supervisor
@@ -53,11 +54,16 @@ class Drive:
 
 
 @asynccontextmanager
-async def running(folder: Path, options: StackOptions) -> AsyncIterator[str]:
-    """The stack in `folder`; its gateway's address."""
+async def running(
+    folder: Path, options: StackOptions, prepare: Callable[[Part], None] = lambda _: None
+) -> AsyncIterator[str]:
+    """The stack in `folder`; its gateway's address. `prepare` may change a part before it
+    starts."""
     state = StateDir(folder)
     state.create()
     stack = build(state, options)
+    for part in stack.parts:
+        prepare(part)
     supervisor = Supervisor(stack.parts, state.logs, Hooks(notice=print))
     try:
         await supervisor.start()
