@@ -12,7 +12,7 @@ export PROMPT STATE_DIR PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help run test test-slow test-full gpu-check verify stubs states lint format types \
 	train-tiny-image export-tiny-image export-tiny-video obey train-tiny-video obey-video \
-	bench-scheduler bench-devices bench-steps bench-pauses bench-engines bench-int8 test-wheel lock clean
+	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-pauses bench-engines bench-int8 test-wheel mutants lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 20
@@ -80,8 +80,14 @@ bench-scheduler: .venv/.dev ## policies compared (SCENARIOS=DIR of folders, TRAC
 bench-devices: .venv/.embedded .venv/.dev ## the house over eight sleeping devices, beside its simulator (15 minutes)
 	@.venv/bin/python -m benchmarks.bench_devices
 
-bench-steps: .venv/.embedded .venv/.dev ## what a step costs beside Triton's computing, by gRPC and by shared memory (a minute)
+bench-steps: .venv/.embedded .venv/.dev ## what a step costs, and ways of batching side by side (5 minutes)
 	@.venv/bin/python -m benchmarks.bench_steps
+
+bench-mixed: .venv/.embedded .venv/.dev ## 200 generations of every kind at once, then 2,000 and the agent's memory (20 minutes)
+	@.venv/bin/python -m benchmarks.bench_mixed
+
+bench-overload: .venv/.embedded .venv/.dev ## ten times what two sleeping devices can do (2 minutes)
+	@.venv/bin/python -m benchmarks.bench_overload
 
 bench-pauses: .venv/.dev ## Python's collector with 10,000 queued generations (4 minutes)
 	@.venv/bin/python -m benchmarks.bench_pauses
@@ -97,6 +103,9 @@ test-wheel: ## build the wheel, install it elsewhere, and draw with it
 
 lock: .venv/.dev ## write locks/ again from pyproject.toml
 	@scripts/lock.sh
+
+mutants: .venv/.dev ## plant faults that break a promise, one at a time; each must be found (15 minutes)
+	@.venv/bin/python scripts/mutants.py
 
 clean: ## remove what can be made again; pictures and .state stay
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -36,9 +36,14 @@ def bars(path: Path, title: str, groups: Mapping[str, Mapping[str, float]]) -> N
 
 
 def lines(
-    path: Path, title: str, x_label: str, series: Mapping[str, Sequence[tuple[float, float]]]
+    path: Path,
+    title: str,
+    x_label: str,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    unit: str = "microseconds",
 ) -> None:
-    """Both axes are logarithmic; y is in microseconds."""
+    """Both axes are logarithmic."""
     points = [point for line in series.values() for point in line]
     low_x, high_x = (math.log10(f(x for x, _ in points)) for f in (min, max))
     low_y = math.floor(math.log10(min(y for _, y in points)))
@@ -49,7 +54,7 @@ def lines(
         up = (math.log10(y) - low_y) / max(high_y - low_y, 1)
         return LEFT + 20 + right * (WIDTH - LEFT - 60), _up(up)
 
-    parts = [_text(LEFT, 22, f"{title} (microseconds, over {x_label})", size=15)]
+    parts = [_text(LEFT, 22, f"{title} ({unit}, over {x_label})", size=15)]
     for power in range(low_y, high_y + 1):
         _, y = at(10**low_x, 10**power)
         parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - 10}" stroke="#ddd"/>')
