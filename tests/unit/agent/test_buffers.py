@@ -17,8 +17,9 @@ def buffers() -> StepBuffers:
     return StepBuffers()
 
 
-def test_tensors_lie_apart_and_aligned(buffers: StepBuffers) -> None:
-    rows = buffers.rows(3, LATENTS, TEXT)
+@pytest.mark.parametrize("masked", [False, True])
+def test_tensors_lie_apart_and_aligned(buffers: StepBuffers, masked: bool) -> None:
+    rows = buffers.rows(3, LATENTS, TEXT, masked)
     tensors = rows.inputs | rows.outputs
     for number, array in enumerate(tensors.values()):
         array[...] = number
@@ -41,6 +42,19 @@ def test_the_call_names_each_tensors_place(buffers: StepBuffers) -> None:
         assert told["shared_memory_region"].string_param == rows.region.name
         assert told["shared_memory_offset"].int64_param == rows.offsets[tensor.name]
         assert told["shared_memory_byte_size"].int64_param == array.nbytes
+    buffers.abandon()
+
+
+def test_only_who_sees_masks_has_room_for_them(buffers: StepBuffers) -> None:
+    plain = buffers.rows(2, LATENTS, TEXT)
+    masked = buffers.rows(2, LATENTS, TEXT, masked=True)
+    assert masked.region is plain.region
+    assert masked.mask is not None and masked.mask.shape == (2, 1, 8, 8)
+    assert masked.known is not None and masked.known.shape == (2, *LATENTS)
+    assert set(masked.inputs) - set(plain.inputs) == {"mask", "known"}
+    names = [tensor.name for tensor in masked.request("toy").inputs]
+    assert sorted(names) == sorted(masked.inputs)
+    assert buffers.rows(2, LATENTS, TEXT).inputs.keys() == plain.inputs.keys()
     buffers.abandon()
 
 
