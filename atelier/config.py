@@ -83,6 +83,8 @@ class SchedulerSettings(_Settings):
     postgres_dsn: SecretStr
     model_repository: Path = Field(default_factory=model_repository)
     max_queued: int = 10_000
+    # Finished generations older than this are dropped, by days, with their request_ids. 0: never.
+    retention_days: int = Field(default=30, ge=0)
     # How long a lost agent's attempts wait for it: longer than its longest pause between two tries.
     agent_grace_seconds: float = 8.0
     report_seconds: float = 1.0

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from atelier.database import Database
+from atelier.errors import UnavailableError
 from atelier.generation import (
     Failure,
     Generation,
@@ -45,16 +46,23 @@ class GenerationStore:
 
         That is an earlier one where (tenant, request_id) was used before. Safe to send again.
         """
-        await self._run("insert_generations", rows=json.dumps([_row(g) for g in generations]))
+        new = await self._run("insert_generations", rows=json.dumps([_row(g) for g in generations]))
+        stands = {g.id: g for g in new}
+        others = [g for g in generations if g.id not in stands]
+        if not others:
+            return [stands[g.id] for g in generations]
         rows = await self._run(
             "find_submitted",
-            ids=[g.id for g in generations],
-            tenants=[g.tenant for g in generations],
-            request_ids=[g.request_id for g in generations],
+            ids=[g.id for g in others],
+            tenants=[g.tenant for g in others if g.request_id],
+            request_ids=[g.request_id for g in others if g.request_id],
         )
-        by_id = {g.id: g for g in rows}
-        by_request = {(g.tenant, g.request_id): g for g in rows if g.request_id}
-        return [by_id.get(g.id) or by_request[g.tenant, g.request_id] for g in generations]
+        stands |= {g.id: g for g in rows}
+        by_request = {(g.tenant, g.request_id): g for g in stands.values() if g.request_id}
+        try:
+            return [stands.get(g.id) or by_request[g.tenant, g.request_id] for g in generations]
+        except KeyError:  # retention took it between the two statements
+            raise UnavailableError("the request_id has just expired; try again") from None
 
     async def read(self, tenant: str, generation_id: str) -> Generation | None:
         return _one(await self._run("read", tenant=tenant, id=generation_id))

@@ -37,6 +37,7 @@ from scheduler.fleet import Fleet
 from scheduler.fleet_servicer import FleetServicer
 from scheduler.fleet_view import FleetView
 from scheduler.fleet_watch import FleetWatch
+from scheduler.history import History
 from scheduler.intake import Intake
 from scheduler.leadership import Leadership
 from scheduler.lines import Lines
@@ -84,6 +85,8 @@ async def run(settings: SchedulerSettings) -> None:
         stack.push_async_callback(leadership.resign)  # when all that is below has ended
         store = await stack.enter_async_context(GenerationStore(dsn))
         store.database.epoch = epoch
+        history = History(store.database, settings.retention_days)
+        await history.make_days()
         background = Background()
         stack.push_async_callback(background.close)
         sched = Sched(models_of(catalog.cards.values()))
@@ -116,6 +119,7 @@ async def run(settings: SchedulerSettings) -> None:
                 dispatch=dispatch.run(),
                 sysmon=sysmon.run(),
                 care=care.run(),
+                history=history.run(),
                 collector=collect(quiet=lambda: not live.queued),
                 pauses=Pauses(meter).run(),
             )

@@ -3,8 +3,9 @@
 -- {fence} first: is its epoch the present one (migration 0003)?
 
 -- name: insert_generations
--- One group commit of submits. A row that is already there (same id after a lost acknowledgement,
--- or same tenant and request_id) is left alone; find_submitted then reads what stands.
+-- One group commit of submits; those that are new. A row that is already there (same id after a lost
+-- acknowledgement, or same tenant and request_id: take_request_key, migration 0004) is left alone;
+-- find_submitted then reads what stands.
 WITH new AS (
     INSERT INTO generations (id, tenant, model, spec, priority, labels, request_id, request_hash,
                              deadline, create_time)
@@ -15,20 +16,21 @@ WITH new AS (
     WHERE {fence}
     ORDER BY id
     ON CONFLICT DO NOTHING
-    RETURNING id
+    RETURNING *
+), noted AS (
+    INSERT INTO generation_events (generation_id, event, attempt)
+    SELECT id, 'submit', 0 FROM new
 )
-INSERT INTO generation_events (generation_id, event, attempt)
-SELECT id, 'submit', 0 FROM new
+SELECT * FROM new
 
 -- name: find_submitted
 -- A statement of its own: a new snapshot, which sees what a concurrent insert of the same key left.
--- Two looks by index: an OR of both would read the whole table. The condition on request_id is
--- repeated for the partial index.
 SELECT * FROM generations WHERE id = ANY(%(ids)s::uuid[])
 UNION ALL
 SELECT g.* FROM unnest(%(tenants)s::text[], %(request_ids)s::text[]) AS k(tenant, request_id)
-JOIN generations g ON g.tenant = k.tenant AND g.request_id = k.request_id
-WHERE k.request_id <> '' AND g.request_id <> '' AND NOT g.id = ANY(%(ids)s::uuid[])
+JOIN request_keys r ON r.tenant = k.tenant AND r.request_id = k.request_id
+JOIN generations g ON g.id = r.generation_id
+WHERE NOT g.id = ANY(%(ids)s::uuid[])
 
 -- name: read
 SELECT * FROM generations WHERE tenant = %(tenant)s AND id = %(id)s
@@ -45,7 +47,7 @@ WHERE generation_id = %(id)s AND event = 'requeue' AND detail ->> 'reason' = ANY
 -- name: scan
 SELECT * FROM generations
 WHERE tenant = %(tenant)s
-  AND (%(before_id)s::uuid IS NULL OR id < %(before_id)s)
+  AND id < coalesce(%(before_id)s::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
   AND (%(states)s::text[] IS NULL OR state = ANY(%(states)s))
   AND (%(model)s = '' OR model = %(model)s)
   AND labels @> %(labels)s::jsonb
@@ -55,11 +57,11 @@ ORDER BY id DESC
 LIMIT %(limit)s
 
 -- name: unfinished
-SELECT * FROM generations WHERE state IN ('QUEUED', 'RUNNING') ORDER BY id
+SELECT * FROM generations WHERE finish_time IS NULL ORDER BY id
 
 -- name: standing
 -- What to compare memory with; without the specs, so that it can be asked often.
-SELECT id, lease_token FROM generations WHERE state IN ('QUEUED', 'RUNNING')
+SELECT id, lease_token FROM generations WHERE finish_time IS NULL
 
 -- name: claim
 -- A fresh token for each attempt; none for a generation that somebody cancelled meanwhile.
@@ -199,3 +201,28 @@ ON CONFLICT DO NOTHING
 -- name: unpin
 DELETE FROM pinned_models WHERE device_id = %(device_id)s AND model = %(model)s AND {fence}
 RETURNING model
+
+-- name: make_days
+-- Tables for the days to come (migration 0004); how many were made.
+SELECT make_days(%(ahead)s) AS made WHERE {fence}
+
+-- name: past_day
+-- The oldest that may go: it ended so many days ago, and all of it is finished. From its beginning
+-- to its end, as ids.
+SELECT d.name, id_at(d.since) AS first, id_at(d.until) AS beyond FROM generation_days d
+WHERE d.until <= clock_timestamp() - make_interval(hours => 24 * %(retention_days)s::integer)
+  AND NOT EXISTS (SELECT FROM generations g WHERE g.finish_time IS NULL
+                  AND g.id >= id_at(d.since) AND g.id < id_at(d.until))
+ORDER BY d.until
+LIMIT 1
+
+-- name: forget_keys
+-- Some of a past day's. Few enough at a time that nobody waits for the disk.
+DELETE FROM request_keys WHERE generation_id = ANY(ARRAY(
+    SELECT generation_id FROM request_keys
+    WHERE generation_id >= %(first)s AND generation_id < %(beyond)s
+    LIMIT %(limit)s::integer)) AND {fence}
+RETURNING generation_id
+
+-- name: drop_day
+SELECT drop_day(%(name)s, %(retention_days)s) AS dropped WHERE {fence}

@@ -163,24 +163,6 @@ async def test_the_last_day_of_time_is_read_in_any_time_zone(dsn: str) -> None:
         assert await store.insert([sent]) == [sent] == await store.unfinished()
 
 
-async def test_a_submit_is_found_without_reading_the_table(
-    store: GenerationStore, dsn: str
-) -> None:
-    [g] = await store.insert([generation(request_id="k")])
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(
-            "INSERT INTO generations (id, tenant, model, spec, priority, state, finish_time,"
-            " results, create_time, request_id) SELECT gen_random_uuid(), 'local', 'toy', spec,"
-            " priority, 'SUCCEEDED', now(), '[]', create_time, 'r' || n"
-            " FROM generations, generate_series(1, 50000) n"
-        )
-        connection.execute("ANALYZE generations")
-        query = store.database.queries["find_submitted"]
-        arguments = {"ids": [g.id], "tenants": ["local"], "request_ids": ["k"]}
-        plan = connection.execute("EXPLAIN " + query, arguments).fetchall()
-    assert not [line for (line,) in plan if "Seq Scan" in line], plan
-
-
 async def test_what_stands_is_what_is_not_ended(store: GenerationStore) -> None:
     waits, runs, ended = await store.insert([generation() for _ in range(3)])
     claimed = await store.claim(runs.id, "d0")

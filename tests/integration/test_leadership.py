@@ -113,6 +113,7 @@ async def test_who_cannot_renew_for_long_steps_down(dsn: str, lease: Database) -
     assert now >= PATIENCE_SECONDS
 
 
+PAST, LAST = "20000101", "f" * 32  # a day's name; the highest id
 Write = Callable[[GenerationStore, Generation], Awaitable[object]]
 WRITES: dict[str, Write] = {
     "insert": lambda s, g: s.insert([generation()]),
@@ -127,6 +128,9 @@ WRITES: dict[str, Write] = {
     "undrain": lambda s, g: OrderStore(s.database).undrain("d1"),
     "pin": lambda s, g: OrderStore(s.database).pin("d0", "toy"),
     "unpin": lambda s, g: OrderStore(s.database).unpin("d1", "toy"),
+    "make_days": lambda s, g: s.database.rows("make_days", ahead=9),
+    "forget_keys": lambda s, g: s.database.rows("forget_keys", first=g.id, beyond=LAST, limit=1),
+    "drop_day": lambda s, g: s.database.rows("drop_day", name=PAST, retention_days=1),
 }
 
 
@@ -138,13 +142,23 @@ async def test_who_led_before_can_write_nothing(
     orders = OrderStore(store.database)
     await orders.drain("d1", "why")
     await orders.pin("d1", "toy")
-    [g] = await store.insert([generation()])
+    [g] = await store.insert([generation(request_id="k")])
     g = (await store.claim(g.id, "d0") if running else g) or g
+    with psycopg.connect(dsn) as connection:  # a day long past
+        connection.execute(
+            "UPDATE generation_days SET since = '2000-01-02' WHERE since < '2000-01-02'"
+        )
+        connection.execute("CREATE TABLE generations_20000101 ()")
+        connection.execute("CREATE TABLE generation_events_20000101 ()")
+        connection.execute(
+            "INSERT INTO generation_days VALUES (%s, '2000-01-01Z', '2000-01-02Z')", (PAST,)
+        )
     await taken_over(dsn)
 
     def everything() -> list[object]:
         with psycopg.connect(dsn) as connection:
-            tables = ("generations", "generation_events", "drained_devices", "pinned_models")
+            tables = ("generations", "generation_events", "drained_devices", "pinned_models",
+                      "request_keys", "generation_days", "pg_tables")  # fmt: skip
             return [connection.execute(f"SELECT * FROM {t}").fetchall() for t in tables]
 
     before = everything()
@@ -158,7 +172,7 @@ def test_every_statement_that_writes_is_fenced(store: GenerationStore) -> None:
     elections = {"lead", "renew", "resign"}
     for name, query in store.database.queries.items():
         code = re.sub("--.*", "", query)
-        writes = re.search(r"\b(INSERT INTO|UPDATE|DELETE FROM)\b", code)
+        writes = re.search(r"\b(INSERT INTO|UPDATE|DELETE FROM|make_days\(|drop_day\()", code)
         assert name in elections or not writes or "fenced(%(epoch)s" in query, name
 
 
