@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agent import sampler
 from agent.denoising import Denoising
 from agent.sampler import noise, plan
 from agent.step_loop import StepLoop
@@ -290,6 +292,24 @@ async def test_batches_that_lie_in_the_same_place_have_each_their_own_text() -> 
     for seed, member in enumerate(members):
         np.testing.assert_array_equal(member.latents, await alone(work(seed, steps=4)))
     np.testing.assert_array_equal(last.latents, await alone(work(6, steps=3, rows=2)))
+
+
+async def test_fresh_noise_is_drawn_while_its_step_is_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = threading.Event()
+
+    def renewal(*args: Any) -> Any:
+        drawn.set()
+        return sampler.renewal(*args)
+
+    monkeypatch.setattr("agent.step_loop.renewal", renewal)
+    triton = FakeTriton()
+    heard: list[bool] = []
+    triton.before_step = lambda: heard.append(drawn.wait(10))  # the step ends after that
+    async with running(triton) as loop:
+        await loop.denoise(work(1, steps=2, sampler="euler_ancestral"))
+    assert heard == [True, True]
 
 
 async def test_noise_that_cannot_be_drawn_fails_its_own_generation_only() -> None:
