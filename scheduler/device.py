@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from scheduler.breaker import Breaker
 from scheduler.model import Model, Shape, union
 from scheduler.runqueue import Order, Ticket
 
@@ -46,11 +47,17 @@ class Device:
     yield_to: Order | None = None  # it drains for an older ticket whose model is on no device
     load_not_before: dict[str, float] = field(default_factory=dict)  # model -> back-off, seconds
     unload_not_before: dict[str, float] = field(default_factory=dict)
+    breakers: dict[str, Breaker] = field(default_factory=dict)  # by model
     schedtick: int = 1  # batches led
 
     @property
     def usable(self) -> bool:
         return not self.quarantined and not self.drained
+
+    def bars(self, model: str, now: float) -> bool:
+        """Whether nothing of this model is to be begun here, because it failed again and again."""
+        breaker = self.breakers.get(model)
+        return breaker is not None and now < breaker.open_until
 
     @property
     def decodes(self) -> bool:

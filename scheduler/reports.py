@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from atelier.translate import failure_from, provenance_from, result_from
 from atelier.v1 import agent_pb2 as pb
 from scheduler.background import Background
 from scheduler.care import Care
+from scheduler.decisions import Boundary, Decision
 from scheduler.device import Device
 from scheduler.facts import believable
 from scheduler.fleet import Fleet, Host
@@ -22,6 +24,10 @@ from scheduler.watchers import Progress
 
 log = structlog.get_logger()
 
+# Reasons of agents for which the device, or the model on it, may be why.
+OF_THE_DEVICE = (
+    "DEVICE_TIMEOUT", "EXECUTION_FAILED", "INVALID_OUTPUT", "OUT_OF_MEMORY", "STUB_UNHEALTHY",
+)  # fmt: skip
 MAX_PREVIEW_BYTES = 64 * 2**10  # they lie in memory, one for each generation that runs
 
 
@@ -70,7 +76,8 @@ class Reports:
                 self._progress(message.progress)
             case "device_released":
                 attempt = message.device_released.attempt
-                if self._live.holds(attempt.generation_id, attempt.lease_token):
+                if row := self._live.holds(attempt.generation_id, attempt.lease_token):
+                    self._live.sched.ran(row.device, row.model)
                     self._fleet.released(attempt.generation_id)
             case "succeeded":
                 attempt = message.succeeded.attempt
@@ -164,6 +171,14 @@ class Reports:
                 progress = replace(progress, preview=report.preview, preview_step=report.step)
             self._live.watchers.progress(attempt.generation_id, progress)
 
+    def _ran_badly(self, device_id: str, model: str) -> None:
+        """It may be left alone for a while, and is looked at again when that is over."""
+        pause = self._live.sched.ran_badly(device_id, model, self._clock())
+        if pause:
+            log.warning("breaker open", device=device_id, model=model, seconds=pause)
+            again: list[Decision] = [Boundary(device_id)]
+            asyncio.get_running_loop().call_later(pause, self._live.did, again)
+
     def _settle(self, line: Line, attempt: pb.Attempt, outcome: Awaitable[bool]) -> None:
         """Tell the agent that it may forget the attempt, once its outcome is taken or refused."""
 
@@ -199,4 +214,7 @@ class Reports:
             return await self._outcomes.cancelled(*key)
         log.warning("attempt failed", generation_id=key[0], reason=failure.reason,
                     detail=failure.message, retryable=report.retryable)  # fmt: skip
+        row = self._live.holds(*key)
+        if row and failure.reason in OF_THE_DEVICE:
+            self._ran_badly(row.device, row.model)
         return await self._outcomes.failed(*key, failure, retryable=report.retryable)

@@ -21,6 +21,8 @@ def find_runnable(books: Books, device: Device, now: float) -> Ticket | None:
     for model in device.resident:
         if not books.queues.count[model] or books.models[model].gang > 1:
             continue
+        if device.bars(model, now):
+            continue
         for queue in list(books.queues.by_model[model].values()):
             head = books.queues.head(queue, now)
             if head is None or not books.fits(device, head):

@@ -73,6 +73,8 @@ class Schedule:
         shape, queue = books.shape(one), books.queues.queue(one.queue)
         if queue is None or not len(queue) or not device.usable or device.yield_to is not None:
             return
+        if device.bars(one.model, now):
+            return
         if not books.preemption and best is not None and best.queue != one.queue:
             return  # else it would wait for as long as others join
         rows = sum(t.rows for t in members)
