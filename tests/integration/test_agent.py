@@ -382,7 +382,7 @@ async def test_a_triton_that_dies_and_comes_back(rig: Rig, triton: TritonProcess
     await scheduler.hear(pb.AttemptProgress, lambda p: p.step >= 3)
     triton.kill()
     failed = await scheduler.ended("long")
-    assert (reason(failed), failed.retryable) == ("DEVICE_UNAVAILABLE", True)
+    assert (reason(failed), failed.retryable) == ("DEVICE_KILLED", True)
     await scheduler.hear(pb.DeviceReport, lambda r: not r.samples[0].healthy)
     scheduler.heard.clear()
     await asyncio.to_thread(triton.start)
