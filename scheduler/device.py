@@ -59,6 +59,14 @@ class Device:
         breaker = self.breakers.get(model)
         return breaker is not None and now < breaker.open_until
 
+    def ran(self, model: str) -> None:
+        """Something of a model came through."""
+        self.breakers.pop(model, None)
+
+    def ran_badly(self, model: str, now: float) -> float:
+        """Something of a model failed. Seconds for which nothing of it is begun here."""
+        return self.breakers.setdefault(model, Breaker()).failed(now)
+
     @property
     def decodes(self) -> bool:
         """Whether some of its batch have no steps left, and leave when they are decoded."""

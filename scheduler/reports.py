@@ -77,7 +77,8 @@ class Reports:
             case "device_released":
                 attempt = message.device_released.attempt
                 if row := self._live.holds(attempt.generation_id, attempt.lease_token):
-                    self._live.sched.ran(row.device, row.model)
+                    if device := self._live.sched.devices.get(row.device):
+                        device.ran(row.model)
                     self._fleet.released(attempt.generation_id)
             case "succeeded":
                 attempt = message.succeeded.attempt
@@ -171,12 +172,11 @@ class Reports:
                 progress = replace(progress, preview=report.preview, preview_step=report.step)
             self._live.watchers.progress(attempt.generation_id, progress)
 
-    def _ran_badly(self, device_id: str, model: str) -> None:
-        """It may be left alone for a while, and is looked at again when that is over."""
-        pause = self._live.sched.ran_badly(device_id, model, self._clock())
-        if pause:
-            log.warning("breaker open", device=device_id, model=model, seconds=pause)
-            again: list[Decision] = [Boundary(device_id)]
+    def _ran_badly(self, device: Device, model: str) -> None:
+        """The model may be left alone there for a while; the device looks up when that is over."""
+        if pause := device.ran_badly(model, self._clock()):
+            log.warning("breaker open", device=device.id, model=model, seconds=pause)
+            again: list[Decision] = [Boundary(device.id)]
             asyncio.get_running_loop().call_later(pause, self._live.did, again)
 
     def _settle(self, line: Line, attempt: pb.Attempt, outcome: Awaitable[bool]) -> None:
@@ -215,6 +215,7 @@ class Reports:
         log.warning("attempt failed", generation_id=key[0], reason=failure.reason,
                     detail=failure.message, retryable=report.retryable)  # fmt: skip
         row = self._live.holds(*key)
-        if row and failure.reason in OF_THE_DEVICE:
-            self._ran_badly(row.device, row.model)
+        device = self._live.sched.devices.get(row.device) if row else None
+        if row and device and failure.reason in OF_THE_DEVICE:
+            self._ran_badly(device, row.model)
         return await self._outcomes.failed(*key, failure, retryable=report.retryable)

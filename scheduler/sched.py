@@ -31,7 +31,6 @@ import math
 from collections.abc import Iterable
 
 from scheduler.books import Books
-from scheduler.breaker import Breaker
 from scheduler.decisions import Boundary, Decision
 from scheduler.device import Device
 from scheduler.gang import Gangs
@@ -158,20 +157,6 @@ class Sched:
         for ticket in given_up:
             self.remove(ticket.id)
         return given_up
-
-    def ran(self, device_id: str, model: str) -> None:
-        """Something of a model came through on a device."""
-        device = self.devices.get(device_id)
-        if device is not None:
-            device.breakers.pop(model, None)
-
-    def ran_badly(self, device_id: str, model: str, now: float) -> float:
-        """Something of a model failed on a device. Seconds for which nothing of it is begun there;
-        ask `boundary` when they are over."""
-        device = self.devices.get(device_id)
-        if device is None:
-            return 0.0
-        return device.breakers.setdefault(model, Breaker()).failed(now)
 
     def unloaded(self, device_id: str, model: str, now: float) -> list[Decision]:
         """A model is gone: as it was told to, or because its process was restarted."""

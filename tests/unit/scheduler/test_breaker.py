@@ -29,9 +29,9 @@ def test_a_call_that_fails_with_many_rows_is_one_failure() -> None:
 
 def test_the_model_is_not_begun_there_and_others_are() -> None:
     core = Core(resident="ab", usable=250.0)
-    sched, device = core.sched, core.sched.devices["d0"]
+    device = core.sched.devices["d0"]
     times = [2.0 * i for i in range(FAILURES)]
-    assert [sched.ran_badly("d0", "a", now) for now in times][-1] == PAUSE
+    assert [device.ran_badly("a", now) for now in times][-1] == PAUSE
     core.submit(ticket("1", model="a"), times[-1])
     core.submit(ticket("2", model="b"), times[-1])
     assert list(device.running) == ["2"]
@@ -39,7 +39,7 @@ def test_the_model_is_not_begun_there_and_others_are() -> None:
     assert not device.running
     core.boundary("d0", times[-1] + PAUSE)
     assert list(device.running) == ["1"]
-    sched.ran("d0", "a")
+    device.ran("a")
     assert not device.breakers
 
 
@@ -48,7 +48,7 @@ def test_nobody_joins_what_fails_there(failures: int, batch: int) -> None:
     core = Core(resident="a")
     core.submit(ticket("1", slo=1000.0))
     for i in range(failures):
-        core.sched.ran_badly("d0", "a", 2.0 * i)
+        core.sched.devices["d0"].ran_badly("a", 2.0 * i)
     for name in "23456":
         core.submit(ticket(name, slo=1000.0), 5.0)
     core.boundary("d0", 5.0)
