@@ -23,7 +23,8 @@ from agent.text import PromptIds
 from agent.triton import LIVE_SECONDS, Triton
 from atelier.catalog import Catalog
 from atelier.config import AgentSettings
-from atelier.object_store import ObjectStore
+from atelier.copy_back import CopyBack
+from atelier.stores import Stores
 
 log = structlog.get_logger()
 
@@ -59,7 +60,9 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
         files,
         {card.name: card.components.triton_models for card in catalog.cards.values()},
     )
-    store = store or ObjectStore.from_settings(settings)
+    stores = Stores.from_settings(settings)
+    copy_back = CopyBack(stores, settings.url_lifetime_seconds)
+    store = store or stores
     inputs, results, checkpoints = Inputs(store), Results(store), Checkpoints(store)
     devices = {
         device.id: Device(
@@ -95,6 +98,7 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
         )
         await link.run()
 
+    copy_back.start()
     stopping = asyncio.create_task(stop.wait())
     background = [asyncio.create_task(connect_when_live()), asyncio.create_task(host.run())]
     background += [asyncio.create_task(device.run_loop()) for device in devices.values()]
@@ -111,6 +115,8 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
         inputs.close()
         results.close()
         checkpoints.close()
+        copy_back.close()
+        stores.close()
         for device in devices.values():
             await device.close()
         with suppress(TimeoutError):  # a driver that hangs would hold us

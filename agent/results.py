@@ -5,8 +5,8 @@ What the model's safety checker withheld is not even encoded: its result has no 
 
 The lease_token in the key means that two attempts at one generation never write the same object: a
 zombie's upload cannot replace a published picture. What an attempt uploaded and did not publish in
-the end (it was cancelled, or a later picture failed) is deleted as well as that goes. Nothing else
-sweeps: what a dying agent left, or an outcome that was not taken, stays until somebody deletes it.
+the end (it was cancelled, or a later picture failed) is deleted as well as that goes. What a dying
+agent left, or an outcome that was not taken, is `atelier sweep`'s to delete.
 
 Encoding and uploading have threads of their own: a store that hangs holds up nothing else.
 """
@@ -43,7 +43,7 @@ UPLOAD_THREADS = 8  # they mostly wait; half of what the store's connection pool
 class Store(Protocol):
     """What is needed of the object store."""
 
-    def put(self, key: str, data: bytes, content_type: str) -> None: ...
+    def put(self, key: str, data: bytes, content_type: str) -> str: ...
     def put_stream(
         self, key: str, pieces: Callable[[], Iterable[bytes]], content_type: str
     ) -> Stored: ...
@@ -121,8 +121,7 @@ class Results:
         told = None if output.omit_metadata else parameters_of(work.spec, index, card)
         pixels = encode.finish(pixels, output)
         data = encode.encode(pixels, output, told)
-        key = object_key(work, index)
-        self._store.put(key, data, kind.content_type)
+        key = self._store.put(object_key(work, index), data, kind.content_type)
         return Result(
             index=index,
             object_key=key,
@@ -142,8 +141,7 @@ class Results:
         if not output.thumbnail_size:
             return ""
         key, kind = object_key(work, index, small=True), encode.KINDS[output.format]
-        self._store.put(key, encode.thumbnail(pixels, output), kind.content_type)
-        return key
+        return self._store.put(key, encode.thumbnail(pixels, output), kind.content_type)
 
     def _publish_video(
         self,
@@ -168,12 +166,12 @@ class Results:
                     "the video could not be encoded", retryable=False, reason="ENCODING_FAILED"
                 ) from error
 
-        key, kind = object_key(work, 0), video.CONTAINERS[output.format]
-        stored = self._store.put_stream(key, pieces, kind.content_type)
+        kind = video.CONTAINERS[output.format]
+        stored = self._store.put_stream(object_key(work, 0), pieces, kind.content_type)
         small = ImageOutput(SMALL_OF_VIDEO, thumbnail_size=output.thumbnail_size)
         return Result(
             index=0,
-            object_key=key,
+            object_key=stored.key,
             content_type=kind.content_type,
             size_bytes=stored.size_bytes,
             width=frames.shape[2],

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import atelier
@@ -54,6 +54,19 @@ class _Settings(BaseSettings):
     log_level: str = "info"
 
 
+class Bucket(BaseModel):
+    """A bucket, and how to reach it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    endpoint: str  # host:port
+    access_key: str
+    secret_key: SecretStr
+    name: str
+    region: str
+    secure: bool
+
+
 class ObjectStoreSettings(_Settings):
     """Where results lie."""
 
@@ -63,7 +76,54 @@ class ObjectStoreSettings(_Settings):
     s3_bucket: str = "atelier"
     s3_region: str = "us-east-1"
     s3_secure: bool = False
+    # The second store, for when the first is slow or failing: without an endpoint there is none.
+    # What is empty is as the first has it.
+    s3_secondary_endpoint: str = ""
+    s3_secondary_access_key: str = ""
+    s3_secondary_secret_key: SecretStr = SecretStr("")
+    s3_secondary_bucket: str = ""
+    s3_secondary_region: str = ""
+    s3_secondary_secure: bool | None = None
+    # How long the first may be silent in a call before the second is asked.
+    s3_patience_seconds: float = Field(default=5.0, gt=0, le=60)
     url_lifetime_seconds: int = 900  # presigned URLs can be replayed within it, by design
+
+    @model_validator(mode="after")
+    def _two_stores_are_two(self) -> Self:
+        if self.secondary and (self.secondary.endpoint, self.secondary.name) == (
+            self.primary.endpoint,
+            self.primary.name,
+        ):
+            raise ValueError(
+                "ATELIER_S3_SECONDARY_ENDPOINT and _BUCKET are those of the first store: name"
+                " another store, or leave the endpoint unset for none"
+            )
+        return self
+
+    @property
+    def primary(self) -> Bucket:
+        return Bucket(
+            endpoint=self.s3_endpoint,
+            access_key=self.s3_access_key,
+            secret_key=self.s3_secret_key,
+            name=self.s3_bucket,
+            region=self.s3_region,
+            secure=self.s3_secure,
+        )
+
+    @property
+    def secondary(self) -> Bucket | None:
+        if not self.s3_secondary_endpoint:
+            return None
+        secure = self.s3_secondary_secure
+        return Bucket(
+            endpoint=self.s3_secondary_endpoint,
+            access_key=self.s3_secondary_access_key or self.s3_access_key,
+            secret_key=self.s3_secondary_secret_key or self.s3_secret_key,
+            name=self.s3_secondary_bucket or self.s3_bucket,
+            region=self.s3_secondary_region or self.s3_region,
+            secure=self.s3_secure if secure is None else secure,
+        )
 
 
 class GatewaySettings(ObjectStoreSettings):

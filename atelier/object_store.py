@@ -1,4 +1,5 @@
-"""The object store: results by key, over S3. Synchronous; callers on a loop use asyncio.to_thread.
+"""One object store: what lies in a bucket, by key, over S3. Synchronous; callers on a loop use
+asyncio.to_thread. Two of them, of which one is away, are in `stores`.
 
 Every call has timeouts and a bounded number of tries; what is wrong in the end is an
 UnavailableError whose text names no address, key or bucket.
@@ -11,41 +12,50 @@ import hashlib
 import io
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
 from random import Random
 from typing import BinaryIO, Self, TypeVar, cast
 
 import structlog
 import urllib3
 from minio import Minio
-from minio.error import MinioException, S3Error, ServerError
+from minio.error import MinioException, S3Error
 
-from atelier.config import ObjectStoreSettings
+from atelier.config import Bucket, ObjectStoreSettings
 from atelier.errors import NotFoundError, UnavailableError
+from atelier.s3_client import PATIENT, Patience, client_of, is_silence, is_transient
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 2.0
-READ_SECONDS = 20.0
-TRIES = 4
 FIRST_PAUSE_SECONDS = 0.2  # doubled each time, with full jitter
 PART_BYTES = 5 * 2**20  # of an upload of unknown length; S3 takes no smaller ones
-_POOL_CONNECTIONS = 16
-_TRANSIENT_CODES = frozenset(
-    {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted"}
-)
+PAGE_KEYS = 1_000  # as S3 lists them
+_BLOCK_BYTES = 2**18
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What was stored; `sha256` in lower-case hexadecimal."""
+    """What was stored, and under which key; `sha256` in lower-case hexadecimal."""
 
     size_bytes: int
     sha256: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object, as a store tells of it."""
+
+    key: str
+    size_bytes: int
+    modified: datetime
+    content_type: str = ""  # a listing has none
 
 
 class ObjectStore:
@@ -58,7 +68,9 @@ class ObjectStore:
         *,
         rng: Random,
         sleep: Callable[[float], None] = time.sleep,
+        patience: Patience = PATIENT,
     ) -> None:
+        self._patience = patience
         self._client = client
         self._bucket = bucket
         self._rng = rng
@@ -66,25 +78,19 @@ class ObjectStore:
 
     @classmethod
     def from_settings(cls, settings: ObjectStoreSettings) -> Self:
-        """The store that the settings name; opens no connection yet."""
-        pool = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-            retries=urllib3.Retry(0, redirect=0),  # the tries are ours, below
-            maxsize=_POOL_CONNECTIONS,
-            cert_reqs="CERT_REQUIRED",
-        )
-        client = Minio(
-            endpoint=settings.s3_endpoint,
-            access_key=settings.s3_access_key,
-            secret_key=settings.s3_secret_key.get_secret_value(),
-            secure=settings.s3_secure,
-            region=settings.s3_region,  # given, so that presigning never calls out
-            http_client=pool,
-        )
-        return cls(client, settings.s3_bucket, rng=secrets.SystemRandom())
+        """The first store that the settings name; opens no connection yet."""
+        return cls.at(settings.primary)
 
-    def put(self, key: str, data: bytes, content_type: str) -> None:
-        """Store `data` under `key`; the store checks its SHA-256 before it says yes.
+    @classmethod
+    def at(cls, bucket: Bucket, patience: Patience = PATIENT) -> Self:
+        """As `from_settings`."""
+        return cls(
+            client_of(bucket, patience), bucket.name, rng=secrets.SystemRandom(), patience=patience
+        )
+
+    def put(self, key: str, data: bytes, content_type: str) -> str:
+        """Store `data` under `key`, which is returned; the store checks its SHA-256 before it says
+        yes.
 
         Raises:
             UnavailableError: it was not taken.
@@ -102,6 +108,7 @@ class ObjectStore:
                 metadata={"x-amz-checksum-sha256": digest},
             ),
         )
+        return key
 
     def put_stream(
         self, key: str, pieces: Callable[[], Iterable[bytes]], content_type: str
@@ -128,7 +135,7 @@ class ObjectStore:
                 part_size=PART_BYTES,
                 num_parallel_uploads=1,  # else several parts wait in memory
             )
-            return Stored(reader.size_bytes, reader.digest.hexdigest())
+            return Stored(reader.size_bytes, reader.digest.hexdigest(), key)
 
         return self._try("put_stream", put)
 
@@ -153,19 +160,56 @@ class ObjectStore:
 
         return self._try("get", read)
 
+    def blocks(self, key: str) -> Iterator[bytes]:
+        """What lies under `key`, while it is read. Tried once; errors are those of the client, for
+        `put_stream` of another store to try again."""
+        response = self._client.get_object(bucket_name=self._bucket, object_name=key)
+        try:
+            yield from response.stream(_BLOCK_BYTES)
+        finally:
+            response.close()
+            response.release_conn()
+
+    def find(self, key: str) -> Listed | None:
+        """What the store tells of `key`; None where nothing lies there.
+
+        Raises:
+            UnavailableError: the store does not say.
+        """
+        try:
+            found = self._try(
+                "find", lambda: self._client.stat_object(bucket_name=self._bucket, object_name=key)
+            )
+        except NotFoundError:
+            return None
+        return Listed(key, found.size, found.last_modified, found.content_type)
+
     def has(self, key: str) -> bool:
         """Whether anything lies under `key`.
 
         Raises:
             UnavailableError: the store does not say.
         """
-        try:
-            self._try(
-                "has", lambda: self._client.stat_object(bucket_name=self._bucket, object_name=key)
-            )
-        except NotFoundError:
-            return False
-        return True
+        return self.find(key) is not None
+
+    def pages(self, prefix: str) -> Iterator[list[Listed]]:
+        """All that begins so, in the order of keys, a page at a time.
+
+        Raises:
+            UnavailableError: the store does not say.
+        """
+        page: list[Listed] = []
+        while page := self._try("list", partial(self._page, prefix, page)):
+            yield page
+
+    def _page(self, prefix: str, before: list[Listed]) -> list[Listed]:
+        found = self._client.list_objects(
+            bucket_name=self._bucket,
+            prefix=prefix,
+            recursive=True,
+            start_after=before[-1].key if before else None,
+        )
+        return [Listed(o.object_name, o.size, o.last_modified) for o in islice(found, PAGE_KEYS)]
 
     def delete(self, key: str) -> None:
         """Delete what lies under `key`, if anything does.
@@ -188,7 +232,7 @@ class ObjectStore:
         return url, now + lifetime
 
     def _try(self, what: str, call: Callable[[], T]) -> T:
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, self._patience.tries + 1):
             try:
                 return call()
             except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
@@ -196,13 +240,16 @@ class ObjectStore:
                     raise NotFoundError("no such object") from error
                 code = error.code if isinstance(error, S3Error) else type(error).__name__
                 log.warning("object store failed", call=what, attempt=attempt, code=code)
-                if attempt == TRIES or not _transient(error):
+                if attempt == self._patience.tries or not self._worth_another(error):
                     raise UnavailableError(
                         "the object store is away", reason="OBJECT_STORE_UNAVAILABLE"
                     ) from error
             pause = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
             self._sleep(self._rng.uniform(0, pause))
         raise AssertionError("unreachable: the last try returns or raises")
+
+    def _worth_another(self, error: Exception) -> bool:
+        return is_transient(error) and (self._patience.again_after_timeout or not is_silence(error))
 
 
 class _Reader:
@@ -223,12 +270,3 @@ class _Reader:
         self.size_bytes += len(taken)
         self.digest.update(taken)
         return taken
-
-
-def _transient(error: Exception) -> bool:
-    """Whether the same call may work in a moment."""
-    if isinstance(error, S3Error):
-        return error.code in _TRANSIENT_CODES or int(error.response.status) >= 500
-    if isinstance(error, ServerError):
-        return int(error.status_code) >= 500
-    return True  # connections, timeouts, a proxy's page instead of XML

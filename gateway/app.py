@@ -8,9 +8,9 @@ import grpc
 
 from atelier.catalog import Catalog
 from atelier.config import GatewaySettings
-from atelier.object_store import ObjectStore
 from atelier.pictures import MAX_PICTURE_BYTES
 from atelier.service import serving, stopped
+from atelier.stores import Stores
 from atelier.v1 import (
     fleet_pb2,
     fleet_pb2_grpc,
@@ -33,12 +33,13 @@ MAX_REQUEST_BYTES = 2 * MAX_PICTURE_BYTES + 2**20
 async def run(settings: GatewaySettings) -> None:
     """Serve until SIGTERM or SIGINT."""
     catalog = Catalog.read(settings.model_repository)
-    store = ObjectStore.from_settings(settings)
+    store = Stores.from_settings(settings)
     inputs, results = Inputs(store), Results(store, settings.url_lifetime_seconds)
     async with AsyncExitStack() as stack:
         scheduler = SchedulerClient(settings.scheduler_address, settings.call_timeout_seconds)
         stack.push_async_callback(scheduler.close)
         stack.callback(inputs.close)
+        stack.callback(store.close)
         generations = GenerationServicer(scheduler, catalog, inputs, results, settings.tenant)
 
         def register(server: grpc.aio.Server) -> None:

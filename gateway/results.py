@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
-from atelier.object_store import ObjectStore
+from atelier.stores import Stores
 from atelier.v1 import generation_pb2 as pb
 
 MAX_INLINE_BYTES = 2**20
@@ -14,7 +15,7 @@ MAX_INLINE_TOTAL = 3 * 2**20  # below gRPC's 4 MiB, which every client has by de
 class Results:
     """Completes the results of a generation for its caller."""
 
-    def __init__(self, store: ObjectStore, url_lifetime_seconds: int) -> None:
+    def __init__(self, store: Stores, url_lifetime_seconds: int) -> None:
         self._store = store
         self._lifetime = url_lifetime_seconds
 
@@ -25,11 +26,16 @@ class Results:
         for result in generation.results:
             if result.withheld:
                 continue
-            result.url, expiry = self._store.presign(result.object_key, self._lifetime)
+            result.url, expiry = await self._presign(result.object_key)
             if result.thumbnail_key:
-                result.thumbnail_url, _ = self._store.presign(result.thumbnail_key, self._lifetime)
+                result.thumbnail_url, _ = await self._presign(result.thumbnail_key)
             result.url_expire_time.FromDatetime(expiry)
             if inline and result.size_bytes <= min(MAX_INLINE_BYTES, room):
                 result.inline_data = await asyncio.to_thread(self._store.get, result.object_key)
                 room -= result.size_bytes
         return generation
+
+    async def _presign(self, key: str) -> tuple[str, datetime]:
+        if self._store.calls_to_presign(key):
+            return await asyncio.to_thread(self._store.presign, key, self._lifetime)
+        return self._store.presign(key, self._lifetime)

@@ -20,10 +20,12 @@ from pydantic import SecretStr
 
 from atelier.config import ObjectStoreSettings
 from atelier.errors import NotFoundError, UnavailableError
-from atelier.object_store import FIRST_PAUSE_SECONDS, PART_BYTES, TRIES, ObjectStore
+from atelier.object_store import FIRST_PAUSE_SECONDS, PART_BYTES, ObjectStore
+from atelier.s3_client import PATIENT
 from tests.support.s3 import s3_server
 
 SECRET = "canary-secret"
+TRIES = PATIENT.tries
 
 
 def settings(endpoint: str, **changes: Any) -> ObjectStoreSettings:

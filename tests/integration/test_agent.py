@@ -199,16 +199,17 @@ class DictStore:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
 
-    def put(self, key: str, data: bytes, content_type: str) -> None:
+    def put(self, key: str, data: bytes, content_type: str) -> str:
         assert content_type == ("image/png" if key.endswith(".png") else "application/x-npz")
         self.objects[key] = data
+        return key
 
     def put_stream(
         self, key: str, pieces: Callable[[], Iterable[bytes]], content_type: str
     ) -> Stored:
         assert content_type == "video/mp4"
         data = self.objects[key] = b"".join(pieces())
-        return Stored(len(data), hashlib.sha256(data).hexdigest())
+        return Stored(len(data), hashlib.sha256(data).hexdigest(), key)
 
     def get(self, key: str, *, most_bytes: int | None = None) -> bytes:
         if key not in self.objects:

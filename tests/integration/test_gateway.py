@@ -16,8 +16,8 @@ from grpc_status import rpc_status
 
 from atelier.catalog import Catalog
 from atelier.config import ObjectStoreSettings
-from atelier.object_store import ObjectStore
 from atelier.service import serving
+from atelier.stores import Stores
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import generation_pb2_grpc, scheduler_pb2, scheduler_pb2_grpc
 from gateway.generation_servicer import GenerationServicer
@@ -39,7 +39,7 @@ async def gateway(scheduler_address: str, call_timeout_seconds: float = 5.0) -> 
         s3_secret_key="s",  # type: ignore[arg-type]
     )
     client = SchedulerClient(scheduler_address, call_timeout_seconds)
-    store = ObjectStore.from_settings(settings)
+    store = Stores.from_settings(settings)
     inputs, results = Inputs(store), Results(store, 60)
     servicer = GenerationServicer(client, Catalog({"toy": toy_card()}), inputs, results, "local")
     address = free_address()

@@ -145,11 +145,12 @@ class DictStore:
         self.open = threading.Event()
         self.open.set()
 
-    def put(self, key: str, data: bytes, content_type: str) -> None:
+    def put(self, key: str, data: bytes, content_type: str) -> str:
         assert self.open.wait(10)
         if self.broken:
             raise UnavailableError("the object store is away")
         self.objects[key] = data
+        return key
 
     def get(self, key: str, *, most_bytes: int | None = None) -> bytes:
         if key not in self.objects:

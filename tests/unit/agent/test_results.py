@@ -42,10 +42,11 @@ def test_keys(tenant: str, folder: str) -> None:
 class Failing(DictStore):
     """Stores the picture of index 1, and says that it did not."""
 
-    def put(self, key: str, data: bytes, content_type: str) -> None:
+    def put(self, key: str, data: bytes, content_type: str) -> str:
         super().put(key, data, content_type)
         if key.endswith("/1.png"):
             raise UnavailableError("the object store is away")
+        return key
 
 
 @pytest.fixture

@@ -36,9 +36,10 @@ class StreamStore:
         self.breaks_at: int | None = None  # of the first try
         self.tries = 0
 
-    def put(self, key: str, data: bytes, content_type: str) -> None:
+    def put(self, key: str, data: bytes, content_type: str) -> str:
         assert content_type == "image/jpeg", "a video is streamed"
         self.objects[key] = (content_type, data)
+        return key
 
     def put_stream(
         self, key: str, pieces: Callable[[], Iterable[bytes]], content_type: str
@@ -53,7 +54,7 @@ class StreamStore:
                 self.pieces.append(len(piece))
             else:
                 self.objects[key] = (content_type, taken)
-                return Stored(len(taken), hashlib.sha256(taken).hexdigest())
+                return Stored(len(taken), hashlib.sha256(taken).hexdigest(), key)
 
     def delete(self, key: str) -> None:
         self.objects.pop(key, None)
@@ -125,7 +126,7 @@ async def test_a_small_picture_of_the_first_frame_lies_beside_it() -> None:
 
 async def test_a_film_whose_small_picture_was_not_taken_is_swept() -> None:
     class Half(StreamStore):
-        def put(self, key: str, data: bytes, content_type: str) -> None:
+        def put(self, key: str, data: bytes, content_type: str) -> str:
             super().put(key, data, content_type)
             raise UnavailableError("the object store is away")
 
@@ -142,7 +143,7 @@ async def test_neither_the_frames_nor_the_file_are_ever_whole_a_second_time() ->
         def put_stream(
             self, key: str, pieces: Callable[[], Iterable[bytes]], content_type: str
         ) -> Stored:
-            return Stored(sum(len(piece) for piece in pieces()), "")
+            return Stored(sum(len(piece) for piece in pieces()), "", key)
 
     clip = np.random.default_rng(2).integers(0, 255, (64, 256, 256, 3), dtype=np.uint8)  # 12.6 MB
     tracemalloc.start()

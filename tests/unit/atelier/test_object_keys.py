@@ -3,7 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atelier.object_keys import checkpoint_key, input_key, is_own, result_key
+from atelier.object_keys import (
+    checkpoint_key,
+    generation_of,
+    in_secondary,
+    input_key,
+    is_own,
+    names_secondary,
+    result_key,
+)
 
 TENANTS = st.text(min_size=1, max_size=12) | st.sampled_from(["a", "ab", "..", ".", "a/b", "%2E"])
 DIGEST = "0" * 64
@@ -53,3 +61,30 @@ def test_ways_out_of_the_folder() -> None:
         "",
     ):
         assert not is_own("a", key), key
+
+
+@given(TENANTS, st.sampled_from(["0.png", "0.small.jpg", "12.mp4"]))
+def test_a_result_says_that_it_went_into_the_secondary_and_is_its_tenants_still(
+    tenant: str, name: str
+) -> None:
+    key = result_key(tenant, ID, 3, name)
+    there = in_secondary(key)
+    assert (names_secondary(key), names_secondary(there)) == (False, True)
+    assert in_secondary(there) == there
+    assert is_own(tenant, there)
+    assert generation_of(key) == generation_of(there) == ID
+
+
+@given(TENANTS | st.just("secondary"))
+def test_nothing_else_has_a_name_of_its_own_there(tenant: str) -> None:
+    for key in (input_key(tenant, DIGEST, "png"), checkpoint_key(tenant, ID)):
+        assert in_secondary(key) == key
+        assert not names_secondary(key)
+
+
+@given(TENANTS)
+def test_whose_it_is(tenant: str) -> None:
+    assert generation_of(checkpoint_key(tenant, ID)) == ID
+    assert generation_of(input_key(tenant, ID, "png")) == ""
+    for key in ("", "results", "results/a", "results/a/b", f"other/a/{ID}/1/0.png", "results//"):
+        assert generation_of(key) == ""
