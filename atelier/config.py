@@ -126,6 +126,12 @@ class ObjectStoreSettings(_Settings):
         )
 
 
+class SweepSettings(ObjectStoreSettings):
+    """Of `atelier sweep`."""
+
+    postgres_dsn: SecretStr
+
+
 class GatewaySettings(ObjectStoreSettings):
     """The door."""
 

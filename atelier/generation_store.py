@@ -24,6 +24,8 @@ from atelier.generation import (
 )
 from atelier.spec import stored_spec
 
+RESULT_KEYS = ("object_key", "thumbnail_key")  # of a Result: what lies in the object store
+
 
 class GenerationStore:
     """One process owns the table: the scheduler. All methods raise UnavailableError while the
@@ -70,6 +72,11 @@ class GenerationStore:
     async def look(self, generation_id: str) -> Generation | None:
         """Whosever it is."""
         return _one(await self._run("look", id=generation_id))
+
+    async def published(self, ids: Sequence[str]) -> dict[str, frozenset[str] | None]:
+        """Of each that is known: the keys of its results once it has ended, None before."""
+        rows = await self.database.rows("published", ids=list(ids)) if ids else []
+        return {str(row["id"]): _keys(row["results"]) if row["ended"] else None for row in rows}
 
     async def scan(
         self,
@@ -200,6 +207,11 @@ def _generation(row: Mapping[str, Any]) -> Generation:
         failure=Failure(**failure) if failure else None,
         provenance=Provenance(**provenance) if provenance else None,
     )
+
+
+def _keys(results: Sequence[Mapping[str, Any]] | None) -> frozenset[str]:
+    named = (result.get(name) for result in results or () for name in RESULT_KEYS)
+    return frozenset(key for key in named if key)
 
 
 def _one(rows: list[Generation]) -> Generation | None:

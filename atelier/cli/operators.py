@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 
 from atelier.cli import fleet
-from atelier.cli.options import AddressOption, StateDirOption, ask, wide
+from atelier.cli.options import AddressOption, StateDirOption, ask, do, wide
+from atelier.cli.sweep import sweep as sweep_
 from atelier.cli.up import DEFAULT_STATE_DIR
 from atelier.cli.watch import watch as watch_
 
@@ -133,7 +134,16 @@ def decisions(
     )
 
 
+def sweep(
+    days: Annotated[int, typer.Option(min=1, help="Only files that are older.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what, delete nothing.")] = False,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Delete files in the object store that no generation names: what dying agents left."""
+    do(lambda: sweep_(state_dir, days, wide(), dry_run=dry_run), interrupted="")
+
+
 def add_to(app: typer.Typer) -> None:
     """Register them all, in a group of their own."""
-    for command in (devices, drain, undrain, load, unload, pin, unpin, watch, decisions):
+    for command in (devices, drain, undrain, load, unload, pin, unpin, watch, decisions, sweep):
         app.command(rich_help_panel=PANEL)(command)

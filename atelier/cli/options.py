@@ -31,14 +31,19 @@ def ask(
     *,
     interrupted: str = "cancelled",
 ) -> None:
-    """Do `work` with a gateway; what goes wrong is told in lines, and by the exit status.
+    """Do `work` with a gateway, as `do` does."""
+    do(lambda: work(gateway_address(address, state_dir)), interrupted=interrupted)
+
+
+def do(work: Callable[[], Coroutine[Any, Any, object]], *, interrupted: str = "cancelled") -> None:
+    """Do `work`; what goes wrong is told in lines, and by the exit status.
 
     Args:
         interrupted: what is said at Ctrl-C, if anything.
     """
     complaint = Console(stderr=True)
     try:
-        asyncio.run(work(gateway_address(address, state_dir)))
+        asyncio.run(work())
     except ProblemError as error:
         for line in error.lines:
             complaint.print(f"[red]{escape(line)}[/]", soft_wrap=True, highlight=False)

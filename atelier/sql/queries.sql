@@ -39,6 +39,11 @@ SELECT * FROM generations WHERE tenant = %(tenant)s AND id = %(id)s
 -- For the scheduler itself, which knows whose it is by its lease.
 SELECT * FROM generations WHERE id = %(id)s
 
+-- name: published
+-- For a sweep of the object store, which asks by its keys.
+SELECT id, finish_time IS NOT NULL AS ended, results FROM generations
+WHERE id = ANY(%(ids)s::uuid[])
+
 -- name: requeued_for
 -- How often it was queued again for one of these reasons.
 SELECT count(*) AS times FROM generation_events
@@ -204,7 +209,7 @@ RETURNING model
 
 -- name: make_days
 -- Tables for the days to come (migration 0004); how many were made.
-SELECT make_days(%(ahead)s) AS made WHERE {fence}
+SELECT make_days(%(ahead)s, %(span)s) AS made WHERE {fence}
 
 -- name: past_day
 -- The oldest that may go: it ended so many days ago, and all of it is finished. From its beginning
