@@ -14,13 +14,16 @@ from psycopg_pool import AsyncConnectionPool
 from atelier.errors import DeposedError, StorageRefusedError, UnavailableError
 from atelier.generation import Event, sources
 
-_CONNECTION = {
+_CONNECTION: dict[str, Any] = {
     "connect_timeout": 3,
     "tcp_user_timeout": 3_000,
     "keepalives_idle": 2,
     "keepalives_interval": 1,
     "keepalives_count": 2,
     "application_name": "atelier-scheduler",
+    # A pooler that lends connections by transactions (pgbouncer) knows no statements prepared on
+    # another, and preparing saves little here: a plan is made for the one table that it reads.
+    "prepare_threshold": None,
     # Time zone: a deadline late in the year 9999 would be read as one of the year 10000 elsewhere.
     "options": "-c timezone=UTC -c statement_timeout=5000 -c lock_timeout=2000"
     " -c idle_in_transaction_session_timeout=5000",

@@ -20,7 +20,7 @@ def migrate(dsn: str) -> list[str]:
         psycopg.Error: the database refused; nothing of that file is left behind.
     """
     applied = []
-    with psycopg.connect(dsn, connect_timeout=5) as connection:
+    with psycopg.connect(dsn, connect_timeout=5, prepare_threshold=None) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         connection.execute(
             "CREATE TABLE IF NOT EXISTS schema_migrations"

@@ -17,6 +17,10 @@ log = structlog.get_logger()
 
 AHEAD_DAYS = 2  # a gateway's clock may be ahead, and a scheduler may stand still over a midnight
 LOOK_SECONDS = 600.0
+# A table has a sixth of the retention, so that there are few: what lists or looks for what is
+# unfinished plans for all of them, a tenth of a millisecond each.
+TABLES = 6
+FOR_EVER_DAYS = 30  # in a table, where nothing is dropped
 KEYS_AT_ONCE = 5_000
 PAUSE_SECONDS = 0.1  # between two lots of keys
 
@@ -28,6 +32,7 @@ class History:
         """`retention_days`: 0 keeps everything."""
         self._database = database
         self._retention_days = retention_days
+        self.span_days = max(1, retention_days // TABLES) if retention_days else FOR_EVER_DAYS
 
     async def run(self) -> None:
         """Look every ten minutes, until cancelled."""
@@ -45,7 +50,7 @@ class History:
         Raises:
             UnavailableError: the database is away.
         """
-        [row] = await self._database.rows("make_days", ahead=AHEAD_DAYS)
+        [row] = await self._database.rows("make_days", ahead=AHEAD_DAYS, span=self.span_days)
         return int(row["made"])
 
     async def drop_days(self) -> list[str]:

@@ -128,7 +128,7 @@ WRITES: dict[str, Write] = {
     "undrain": lambda s, g: OrderStore(s.database).undrain("d1"),
     "pin": lambda s, g: OrderStore(s.database).pin("d0", "toy"),
     "unpin": lambda s, g: OrderStore(s.database).unpin("d1", "toy"),
-    "make_days": lambda s, g: s.database.rows("make_days", ahead=9),
+    "make_days": lambda s, g: s.database.rows("make_days", ahead=9, span=1),
     "forget_keys": lambda s, g: s.database.rows("forget_keys", first=g.id, beyond=LAST, limit=1),
     "drop_day": lambda s, g: s.database.rows("drop_day", name=PAST, retention_days=1),
 }

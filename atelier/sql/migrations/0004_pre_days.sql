@@ -1,5 +1,5 @@
 -- Generations and their events by days, so that old ones go by dropping a table (docs/store.md).
--- A UUIDv7 begins with the time, so a day is a range of ids, and a look by id reads one day.
+-- A UUIDv7 begins with the time, so days are a range of ids, and a look by id reads one table.
 -- `_pre_`: the code before this one goes on beside it, and its inserts find keys by the trigger.
 
 -- One generation for each key, over all days: an index of a partitioned table cannot say that.
@@ -49,7 +49,8 @@ CREATE TABLE generation_events (LIKE generation_events_before INCLUDING DEFAULTS
     PARTITION BY RANGE (generation_id);
 ALTER TABLE generation_events ADD PRIMARY KEY (generation_id, seq);
 
--- Which days there are: generations_NAME and generation_events_NAME. They leave no gap.
+-- Which tables there are: generations_NAME and generation_events_NAME, of whole days each. They
+-- leave no gap.
 CREATE TABLE generation_days (
     name  text        PRIMARY KEY, -- the last day in it, in UTC: 20261122
     since timestamptz NOT NULL UNIQUE,
@@ -89,9 +90,9 @@ BEGIN
 END
 $$;
 
--- Every day up to that many after today that is not there yet; how many were made. The first one
--- after a long stop begins where the last one ended.
-CREATE FUNCTION make_days(ahead integer) RETURNS integer LANGUAGE plpgsql AS $$
+-- What is missing up to that many days after today, so many days in one; how many were made. The
+-- first one after a long stop begins where the last one ended.
+CREATE FUNCTION make_days(ahead integer, span integer) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     today timestamptz := date_trunc('day', clock_timestamp(), 'UTC');
     since timestamptz;
@@ -100,7 +101,7 @@ BEGIN
     LOOP
         SELECT coalesce(max(d.until), to_timestamp(0)) INTO since FROM generation_days d;
         EXIT WHEN since > today + make_interval(hours => 24 * ahead);
-        PERFORM make_day(since, greatest(since, today) + interval '24 hours');
+        PERFORM make_day(since, greatest(since, today) + make_interval(hours => 24 * span));
         made := made + 1;
     END LOOP;
     RETURN made;
@@ -145,6 +146,6 @@ BEGIN
                        'generation_events_' || day_name(until));
         PERFORM attach_day(to_timestamp(0), until);
     END IF;
-    PERFORM make_days(2);
+    PERFORM make_days(2, 1);
 END
 $$;
