@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from typing import Any, LiteralString, Self, cast
 
 import psycopg
+import structlog
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from atelier.errors import DeposedError, StorageRefusedError, UnavailableError
 from atelier.generation import Event, sources
+
+log = structlog.get_logger()
+
+CHECK_SECONDS = 2.0  # for a line to show that it works, before it is used
+ANSWER_SECONDS = 7.0  # for a statement: one that the database can still end, it ends sooner
 
 _CONNECTION: dict[str, Any] = {
     "connect_timeout": 3,
@@ -56,7 +66,10 @@ class Database:
     epoch: of the leader that writes; None writes unfenced.
     """
 
-    def __init__(self, dsn: str, *, connections: int = 8) -> None:
+    def __init__(
+        self, dsn: str, *, connections: int = 8, answer_seconds: float = ANSWER_SECONDS
+    ) -> None:
+        self._answer_seconds = answer_seconds
         self._pool = AsyncConnectionPool(
             dsn,
             min_size=1,
@@ -64,7 +77,7 @@ class Database:
             timeout=5.0,
             max_waiting=1_000,
             kwargs={**_CONNECTION, "autocommit": True, "row_factory": dict_row},
-            check=AsyncConnectionPool.check_connection,
+            check=_check,
             open=False,
         )
         self.queries = _load_queries()
@@ -87,10 +100,11 @@ class Database:
         """Run a statement by its name; the rows that it gives, if any."""
         try:
             async with self._pool.connection() as connection:
-                cursor = await connection.execute(
-                    self.queries[query], {"epoch": self.epoch, **arguments}
-                )
-                return cast("list[Any]", await cursor.fetchall()) if cursor.description else []
+                with _cut_after(self._answer_seconds, connection):
+                    cursor = await connection.execute(
+                        self.queries[query], {"epoch": self.epoch, **arguments}
+                    )
+                    return await cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
             if error.sqlstate == _EPOCH_IS_OVER:
                 raise DeposedError from error
@@ -99,6 +113,33 @@ class Database:
                     "the database is away; try again", retry_after_seconds=1.0
                 ) from error
             raise StorageRefusedError("the database refuses these values") from error
+
+
+async def _check(connection: psycopg.AsyncConnection[Any]) -> None:
+    with _cut_after(CHECK_SECONDS, connection):
+        await connection.execute("")
+
+
+@contextmanager
+def _cut_after(seconds: float, connection: psycopg.AsyncConnection[Any]) -> Iterator[None]:
+    """Cut the line if what is done over it takes longer: then psycopg raises at once.
+
+    A database, or a pooler before it, that is frozen ends no statement, and its kernel goes on
+    answering for its sockets: it would be waited for without end. A cancel would be no way out, for
+    psycopg asks the database to cancel first, and waits for that up to 10 s.
+    """
+
+    def cut() -> None:
+        if not connection.closed:
+            log.warning("database does not answer, its line is cut", seconds=seconds)
+            with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+                line.shutdown(socket.SHUT_RDWR)
+
+    timer = asyncio.get_running_loop().call_later(seconds, cut)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _passes(error: psycopg.Error) -> bool:
