@@ -67,6 +67,7 @@ _CHANNEL_OPTIONS = [
 
 # A call that found nobody, or somebody who stops, is made again: five times in all, the most that
 # gRPC knows, within the call's deadline. Throttled, so that who is overloaded is not asked more.
+# (gRPC's server ends a call as CANCELLED that it has read, but not begun, when it stops.)
 _AGAIN = {
     "methodConfig": [
         {
@@ -76,7 +77,7 @@ _AGAIN = {
                 "initialBackoff": "0.2s",
                 "maxBackoff": "2s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ],
@@ -101,8 +102,8 @@ def channel(
         own_connection: share nothing with other channels to this address: neither their
             connection, nor the back-off that their failures left.
         largest_answer_bytes: what is larger is an error.
-        again: make calls again that end as UNAVAILABLE; for services of which every call can be
-            made twice.
+        again: make calls again that end as UNAVAILABLE or CANCELLED; for services of which every
+            call can be made twice.
     """
     options: list[tuple[str, Any]] = [*_CHANNEL_OPTIONS, *(_KEEPALIVE if keepalive else ())]
     options.append(("grpc.max_receive_message_length", largest_answer_bytes))

@@ -53,10 +53,9 @@ async def tasks(**loops: Coroutine[None, None, None]) -> AsyncIterator[asyncio.F
             failed.cancel()
 
 
-async def stopped(failed: asyncio.Future[None] | None = None) -> None:
-    """Wait for SIGTERM or SIGINT. Raises what `failed` fails with, if it does first."""
-    never = asyncio.get_running_loop().create_future()
-    await unless_stopped(asyncio.shield(failed or never))  # who gave it may still look at it
+async def stopped() -> None:
+    """Wait for SIGTERM or SIGINT."""
+    await unless_stopped(asyncio.get_running_loop().create_future())
 
 
 async def unless_stopped(waiting: Awaitable[T]) -> T | None:
@@ -67,13 +66,12 @@ async def unless_stopped(waiting: Awaitable[T]) -> T | None:
         loop.add_signal_handler(number, stop.set)
     result, signalled = asyncio.ensure_future(waiting), asyncio.create_task(stop.wait())
     await asyncio.wait({result, signalled}, return_when=asyncio.FIRST_COMPLETED)
-    if result.done():
-        signalled.cancel()
-        return result.result()
-    log.info("stopping")
-    result.cancel()
-    await asyncio.wait({result})
-    return None
+    if not result.done():
+        log.info("stopping")
+        result.cancel()
+        await asyncio.wait({result})
+    signalled.cancel()
+    return None if result.cancelled() else result.result()
 
 
 @asynccontextmanager

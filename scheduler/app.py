@@ -19,7 +19,7 @@ from atelier.generation_store import GenerationStore
 from atelier.metrics import exported
 from atelier.migrate import migrate
 from atelier.order_store import OrderStore
-from atelier.service import serving, stopped, tasks, unless_stopped
+from atelier.service import serving, tasks, unless_stopped
 from atelier.v1 import (
     agent_pb2,
     agent_pb2_grpc,
@@ -58,11 +58,16 @@ GONE = Failure("FAILED_PRECONDITION", "MODEL_GONE", "its model is no longer serv
 
 
 async def run(settings: SchedulerSettings) -> None:
-    """Stand by until it leads, then serve until SIGTERM or SIGINT.
+    """Stand by until it leads, then serve until SIGTERM or SIGINT, whenever that comes.
 
     Raises:
         RuntimeError: a loop failed; LeadershipLostError is its cause where another leads.
     """
+    await unless_stopped(_run(settings))
+
+
+async def _run(settings: SchedulerSettings) -> None:
+    """The whole of it, from the inside out when it is cancelled."""
     began = time.monotonic()
 
     def clock() -> float:
@@ -79,9 +84,7 @@ async def run(settings: SchedulerSettings) -> None:
         lease = await stack.enter_async_context(Database(dsn, connections=1))
         holder = f"{socket.gethostname()}/{settings.scheduler_listen}"
         leadership = Leadership(lease, holder, meter=meter)
-        epoch = await unless_stopped(leadership.won())
-        if epoch is None:
-            return  # it stood by to its end
+        epoch = await leadership.won()
         stack.push_async_callback(leadership.resign)  # when all that is below has ended
         store = await stack.enter_async_context(GenerationStore(dsn))
         store.database.epoch = epoch
@@ -151,8 +154,9 @@ async def run(settings: SchedulerSettings) -> None:
         await stack.enter_async_context(serving(settings.scheduler_listen, services, register))
         stack.callback(lines.end_all)
         stack.callback(watch.end_all)
+        stack.callback(live.watchers.end_all)
         sysmon.serving()
-        await stopped(failed)
+        await asyncio.shield(failed)  # who gave it may still look at it
 
 
 def _costs(catalog: Catalog, sched: Sched) -> tuple[Corrections, list[str]]:

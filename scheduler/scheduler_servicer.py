@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import grpc
 
-from atelier.errors import NotFoundError, ResourceExhaustedError
+from atelier.errors import NotFoundError, ResourceExhaustedError, UnavailableError
 from atelier.generation import Generation
 from atelier.generation_store import GenerationStore
 from atelier.translate import generation_from, optional_time_from, state_from
@@ -104,7 +104,10 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
                 yield pb.FollowGenerationResponse(generation=view_to(view, self._live))
                 if view.generation.state.final:
                     return
-                await changed.wait()
+                if not self._live.watchers.ending:
+                    await changed.wait()
+                if self._live.watchers.ending:
+                    raise UnavailableError("the scheduler ends; another takes over")
                 view = self._live.watchers.view(request.id) or view
         finally:
             self._live.watchers.unsubscribe(request.id, changed)

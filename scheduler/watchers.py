@@ -43,6 +43,7 @@ class Watchers:
     def __init__(self) -> None:
         self._views: dict[str, View] = {}
         self._changed: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self.ending = False  # whoever watches is to turn to the next scheduler
 
     def __len__(self) -> int:
         return len(self._views)
@@ -94,6 +95,12 @@ class Watchers:
             view = self._views.get(generation_id)
             if view and view.generation.state.final:
                 del self._views[generation_id]
+
+    def end_all(self) -> None:
+        """Wake all watchers, to be let go."""
+        self.ending = True
+        for generation_id in self._changed:
+            self._tell(generation_id)
 
     def _tell(self, generation_id: str) -> None:
         for event in self._changed.get(generation_id, ()):
