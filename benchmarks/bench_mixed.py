@@ -110,8 +110,9 @@ async def _run(
         alone = [results async for results in _all(door, asked, 1, "one by one")]
         made = [Made(*each) for each in zip(asked, among, alone, strict=True)]
         began = time.time()
-        watched = _all(door, wishes(many, SEED + 1, FEW_STEPS), AT_ONCE, "watched", keep=False)
-        done = [time.time() async for _ in watched]
+        done: list[float] = []
+        async for _ in _all(door, wishes(many, SEED + 1, FEW_STEPS), AT_ONCE, "watched", done):
+            pass
         seconds = time.time() - began
         await asyncio.sleep(2.0)
     lines = [json.loads(line) for line in told.read_text().splitlines()]
@@ -126,22 +127,25 @@ async def _all(
     asked: Iterable[Wish],
     at_once: int,
     name: str,
-    *,
-    keep: bool = True,
+    done: list[float] | None = None,
 ) -> AsyncIterator[list[pb.Result]]:
-    """The results of each, in order; so many under way at any time."""
+    """The results of each, in order; so many under way at any time. Where the moments at which they
+    were done are asked for, the results are not kept."""
     room = asyncio.Semaphore(at_once)
 
     async def make(wish: Wish) -> list[pb.Result]:
         async with room:
-            request = pb.GenerateRequest(create=wish.request, inline_results=keep)
+            request = pb.GenerateRequest(create=wish.request, inline_results=done is None)
             try:
                 async for answer in door.Generate(request, timeout=CALL_SECONDS):
                     last = answer.generation
             except grpc.aio.AioRpcError as error:
                 raise RuntimeError(f"{error.code().name}; it was last seen so: {last}") from error
         assert last.state == pb.GENERATION_STATE_SUCCEEDED, (wish.kind, last)
-        return list(last.results) if keep else []
+        if done is not None:
+            done.append(time.time())
+            return []
+        return list(last.results)
 
     tasks = [asyncio.create_task(make(wish)) for wish in asked]
     for task in track(tasks, name, console=console):
