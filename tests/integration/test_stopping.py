@@ -1,10 +1,12 @@
-"""SIGTERM: heard at any time, and the leader's clients are all let go of."""
+"""A leader ends: SIGTERM is heard at any time, and no call of its clients fails by it."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -12,7 +14,8 @@ import psycopg
 
 from atelier.generation_store import GenerationStore
 from atelier.migrate import migrate
-from atelier.rpc import channel
+from atelier.rpc import _AGAIN, channel
+from atelier.v1 import fleet_pb2
 from atelier.v1 import scheduler_pb2 as pb
 from tests.integration.test_failover import Stub, pair, stub, submit  # noqa: F401 fixtures
 from tests.support.processes import Process, scheduler_process
@@ -79,3 +82,48 @@ async def test_a_leader_with_watchers_and_submits_under_way_is_followed_at_once(
         for generation_id in (*watched, *acknowledged):
             assert await store.look(generation_id), generation_id
     print(f"{len(acknowledged)} submits acknowledged, none lost")
+
+
+async def test_however_many_streams_break_no_submit_fails(
+    pair: tuple[Process, Process],  # noqa: F811
+    stub: Stub,  # noqa: F811
+) -> None:
+    leader, other = pair
+    watched = await asyncio.gather(*(submit(stub) for _ in range(150)))
+    followed = False
+
+    async def watch(generation_id: str) -> None:
+        request = pb.FollowGenerationRequest(tenant="local", id=generation_id)
+        with suppress(grpc.aio.AioRpcError):
+            async for _ in stub.FollowGeneration(request):
+                pass
+
+    async def go_on_submitting() -> None:
+        while not followed:
+            await submit(stub)
+
+    watchers = [asyncio.create_task(watch(generation_id)) for generation_id in watched]
+    submits = [asyncio.create_task(go_on_submitting()) for _ in range(20)]
+    await asyncio.sleep(1)
+    leader.signal(signal.SIGKILL)
+    await asyncio.to_thread(other.until_told, '"leads"')
+    followed = True
+    async with asyncio.timeout(20):
+        await asyncio.gather(*watchers, *submits)
+
+
+def test_every_stream_is_left_out_of_what_grpc_makes_again() -> None:
+    streams = {
+        method.full_name
+        for file, name in ((pb, "SchedulerService"), (fleet_pb2, "FleetService"))
+        for method in file.DESCRIPTOR.services_by_name[name].methods
+        if method.server_streaming
+    }
+    config = json.loads(json.dumps(_AGAIN))["methodConfig"]
+    left_out = {
+        f"{name['service']}.{name['method']}"
+        for each in config
+        if "retryPolicy" not in each
+        for name in each["name"]
+    }
+    assert left_out == streams
