@@ -15,6 +15,7 @@ from collections.abc import Iterator
 _DERIVED = frozenset({b"grid", b"iovl", b"iden", b"sato"})  # pictures put together from others
 _SEQUENCE_HEADER = 1  # among the kinds of OBU
 _MOST = 1_000  # boxes in one, items, or OBUs of one: plain pictures have ten
+_MOST_EXTENTS = 64  # of all items: a plain picture has one for each, and a few items
 _MOST_HEADER_BYTES = 128
 
 
@@ -100,6 +101,7 @@ def _streams(
     count, at = _number(data, at + 6, wide), at + 6 + wide
     if count > _MOST:
         raise ValueError("too many items")
+    left_extents, left_bytes = _MOST_EXTENTS, len(data)
     for _ in range(count):
         item, at = _number(data, at, wide), at + wide
         method = _number(data, at, 2) & 15 if version else 0
@@ -110,17 +112,23 @@ def _streams(
         if idat is not None and method == 1:
             base += idat[0]
         extents, at = _number(data, at, 2), at + 2
-        stream = b""
+        left_extents -= extents
+        if left_extents < 0:  # they may take no bytes here, and then a small file has millions
+            raise ValueError("too many pieces")
+        pieces = []
         for _ in range(extents):
             at += index_wide
             offset, at = base + _number(data, at, offset_wide), at + offset_wide
             length, at = _number(data, at, length_wide), at + length_wide
-            if at > iloc[1] or offset + length > len(data) or len(stream) > len(data):
+            if at > iloc[1] or offset + length > len(data):
                 raise ValueError("an item beyond its place")
             if item in items:
-                stream += data[offset : offset + length if length else len(data)]
+                pieces.append(data[offset : offset + length if length else len(data)])
+                left_bytes -= len(pieces[-1])
+            if left_bytes < 0:
+                raise ValueError("items that share their bytes")
         if item in items:
-            yield stream
+            yield b"".join(pieces)
 
 
 def _largest_in(stream: bytes) -> int:

@@ -39,6 +39,8 @@ FORMATS: Final = ("PNG", "JPEG", "WEBP", "AVIF")
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_AVIF_BRANDS = frozenset({b"avif", b"avis", b"mif1", b"msf1"})  # as Pillow has it
+_NO_PICTURE = "is no PNG, JPEG, WebP or AVIF file: save it as one of these"
 _ORIENTATION = 0x0112  # of EXIF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -65,7 +67,7 @@ def picture_of(data: bytes) -> Image.Image:
         image = _opened(data)
         image.load()
         return _rgb(_upright(image))
-    except PictureError:
+    except (PictureError, MemoryError):  # room may be there another time
         raise
     except Exception as error:
         raise PictureError("is corrupt or cut short: save it anew") from error
@@ -112,7 +114,7 @@ def _opened(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise PictureError("is no PNG, JPEG, WebP or AVIF file: save it as one of these") from None
+        raise PictureError(_NO_PICTURE) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large("far more") from None
     if image.width * image.height > MAX_IMAGE_PIXELS:
@@ -132,6 +134,8 @@ def _judge_avif(data: bytes) -> None:
     try:
         pixels = avif.pixels_of(data)
     except ValueError as error:
+        if data[8:12] not in _AVIF_BRANDS:  # an MP4 and a phone's HEIC begin alike
+            raise PictureError(_NO_PICTURE) from error
         raise PictureError("is no AVIF of one plain picture: save it anew, or as PNG") from error
     if pixels > MAX_IMAGE_PIXELS:
         raise _too_large("far more")

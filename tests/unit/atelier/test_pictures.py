@@ -33,6 +33,21 @@ def test_refused(name: str) -> None:
     assert str(caught.value).startswith(("is ", "has "))  # behind the field's name
 
 
+@pytest.mark.parametrize("brand", [b"isom", b"iso5", b"heic"])
+def test_a_film_is_not_called_an_avif(brand: bytes) -> None:
+    with pytest.raises(PictureError, match="is no PNG, JPEG, WebP or AVIF"):
+        picture_of(b"\0\0\0\x10ftyp" + brand + bytes(4) + b"\0\0\0\x08moov")
+
+
+def test_no_room_is_no_fault_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(image: Image.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(MemoryError):
+        picture_of(GOOD["JPEG"])
+
+
 def test_bombs_are_refused_before_anything_is_made_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
