@@ -142,7 +142,7 @@ class StepLoop:
                 pending = [piece for each in (batch, *pending) for piece in cut(each, most)]
             elif error:
                 for member, _, _ in batch:
-                    member.error = error
+                    member.error = member.error or error  # what came first may be why of the rest
             before = after
         if drawing and not drawing.done():
             await asyncio.wrap_future(drawing)

@@ -351,6 +351,18 @@ async def test_an_end_is_held_against_one_that_ran_alone(rows: list[int], reason
     assert [getattr(end, "reason", None) for end in ends] == [reason] * len(rows)
 
 
+async def test_of_a_step_of_several_calls_the_first_that_fails_says_why() -> None:
+    triton = FakeTriton()
+    reasons = iter(["DEVICE_KILLED", "DEVICE_UNAVAILABLE"])  # it is away for the second
+    triton.fail = lambda _verb, _what: ExecutionError("x", retryable=True, reason=next(reasons))
+    member = work(rows=4)
+    member.granted = 2
+    async with running(triton) as loop:
+        with pytest.raises(ExecutionError) as failed:
+            await loop.denoise(member)
+    assert failed.value.reason == "DEVICE_KILLED"
+
+
 async def test_a_call_that_runs_out_of_memory_is_halved_and_the_lesson_is_kept() -> None:
     triton, asked = FakeTriton(), []
 
