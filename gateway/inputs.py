@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from atelier.errors import NotFoundError, ResourceExhaustedError, Violation
+from atelier.errors import (
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+    Violation,
+)
 from atelier.pictures import MAX_PICTURE_BYTES, PictureError, picture_of
 from gateway.specs import Picture
 
@@ -27,6 +32,8 @@ THREADS = 2
 HELD_BYTES = 128 * 2**20
 SMALL_BYTES = 64 * 2**10  # of a request: all but pictures fits into it
 RETRY_SECONDS = 1.0
+# For the threads, and the store behind them: one that hangs keeps both for minutes.
+PATIENCE_SECONDS = 30.0
 TRIM_SECONDS = 1.0  # after the last large request, when gRPC has let go of it
 
 
@@ -41,8 +48,15 @@ class Store(Protocol):
 class Inputs:
     """Called on the loop."""
 
-    def __init__(self, store: Store, *, held_bytes: int = HELD_BYTES) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        held_bytes: int = HELD_BYTES,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self._store = store
+        self._patience_seconds = patience_seconds
         self._all_room = self._room = held_bytes
         self._trim: asyncio.TimerHandle | None = None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="inputs")
@@ -72,20 +86,26 @@ class Inputs:
 
     async def read(self, request: Message, work: Callable[[], T]) -> T:
         """What `work` makes of a request; in a thread if that is large, since to hash a picture
-        takes longer than all the rest."""
+        takes longer than all the rest.
+
+        Raises:
+            UnavailableError: no thread came to it in time.
+        """
         if request.ByteSize() <= SMALL_BYTES:
             return work()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        async with self._in_time():
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def take(self, pictures: Sequence[Picture], *, keep: bool) -> list[Violation]:
         """Look at pictures; where none is bad, and if `keep`, store those that came as files.
 
         Raises:
-            UnavailableError: the store is away.
+            UnavailableError: the store is away, or all of it takes too long.
         """
-        bad = [wrong for wrong in await self._each(self._look, pictures) if wrong]
-        if keep and not bad:
-            await self._each(self._keep, [one for one in pictures if one.data is not None])
+        async with self._in_time():
+            bad = [wrong for wrong in await self._each(self._look, pictures) if wrong]
+            if keep and not bad:
+                await self._each(self._keep, [one for one in pictures if one.data is not None])
         return bad
 
     def close(self) -> None:
@@ -99,6 +119,20 @@ class Inputs:
             self._trim.cancel()
         loop = asyncio.get_running_loop()
         self._trim = loop.call_later(TRIM_SECONDS, self._threads.submit, _give_back)
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                yield
+        except TimeoutError:  # what no thread has begun with is cancelled by now
+            seconds = self._patience_seconds
+            raise UnavailableError(
+                f"pictures could not be looked at and stored within {seconds:g} s:"
+                " ask again with the same request_id",
+                reason="OBJECT_STORE_UNAVAILABLE",
+                retry_after_seconds=RETRY_SECONDS,
+            ) from None
 
     async def _each(self, work: Callable[[Picture], T], pictures: Sequence[Picture]) -> list[T]:
         """What `work` gives for each; the first error is raised once none is at work any more."""

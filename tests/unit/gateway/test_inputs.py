@@ -115,6 +115,21 @@ async def test_only_two_are_looked_at_at_once() -> None:
     assert bucket.most_within == THREADS
 
 
+async def test_nobody_waits_for_ever_for_a_store_that_hangs() -> None:
+    bucket = Bucket()
+    inputs = Inputs(bucket, patience_seconds=0.05)
+    bucket.gate.clear()
+    taking = [inputs.take([brought()], keep=True) for _ in range(2 * THREADS)]
+    for gone in await asyncio.gather(*taking, return_exceptions=True):
+        assert isinstance(gone, UnavailableError)
+        assert gone.retry_after_seconds
+    with pytest.raises(UnavailableError):  # for want of a thread
+        await inputs.read(request(SMALL_BYTES), threading.get_ident)
+    bucket.gate.set()
+    patient = Inputs(bucket)
+    assert await patient.take([brought()], keep=True) == []
+
+
 def request(size: int) -> pb.GenerateRequest:
     """Of about so many bytes."""
     request = pb.GenerateRequest()
