@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from agent.app import CannotStartError, serve
 from atelier.config import AgentSettings
+from atelier.metrics import MetricsError, exported
 from atelier.telemetry import configure_logging
 
 log = structlog.get_logger()
@@ -29,9 +30,12 @@ async def _run(settings: AgentSettings) -> int:
         loop.add_signal_handler(number, stop.set)
     status = 1
     try:
-        await serve(settings, stop)
+        with exported(
+            "agent", settings.agent_metrics_listen, "ATELIER_AGENT_METRICS_LISTEN"
+        ) as meter:
+            await serve(settings, stop, meter=meter)
         status = 0
-    except CannotStartError as error:
+    except (CannotStartError, MetricsError) as error:
         log.error("agent cannot start", reason=str(error))
     except Exception:
         log.exception("agent broke")

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 
 import structlog
+from opentelemetry.metrics import Meter
 
 from agent.checkpoint import Checkpoints
 from agent.commands import Commands
@@ -35,11 +36,17 @@ class CannotStartError(Exception):
     """What the settings name is not as it should be; the message says where."""
 
 
-async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | None = None) -> None:
+async def serve(
+    settings: AgentSettings,
+    stop: asyncio.Event,
+    store: Store | None = None,
+    meter: Meter | None = None,
+) -> None:
     """Be the agent until `stop` is set.
 
     Args:
         store: where results go instead of the object store that the settings name.
+        meter: what is measured goes there.
 
     Raises:
         CannotStartError: the model repository is wrong.
@@ -61,6 +68,8 @@ async def serve(settings: AgentSettings, stop: asyncio.Event, store: Store | Non
         {card.name: card.components.triton_models for card in catalog.cards.values()},
     )
     stores = Stores.from_settings(settings)
+    if meter:
+        stores.measure(meter)
     copy_back = CopyBack(stores, settings.url_lifetime_seconds)
     store = store or stores
     inputs, results, checkpoints = Inputs(store), Results(store), Checkpoints(store)

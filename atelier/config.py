@@ -140,6 +140,7 @@ class GatewaySettings(ObjectStoreSettings):
     model_repository: Path = Field(default_factory=model_repository)
     tenant: str = "local"  # everyone's on loopback
     call_timeout_seconds: float = 60.0  # for callers that set no deadline
+    gateway_metrics_listen: LoopbackAddress | None = None  # as the scheduler's metrics_listen
 
 
 class SchedulerSettings(_Settings):
@@ -181,4 +182,5 @@ class AgentSettings(ObjectStoreSettings):
     devices: list[DeviceSettings]
     model_repository: Path = Field(default_factory=model_repository)
     triton_admin_key: SecretStr | None = None  # for its restricted protocols
+    agent_metrics_listen: LoopbackAddress | None = None  # as the scheduler's metrics_listen
     host_memory_bytes: int = 0  # of the node's memory, for files of recently used models

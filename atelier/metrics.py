@@ -24,12 +24,15 @@ class MetricsError(Exception):
 
 
 @contextmanager
-def exported(process: str, listen: str | None) -> Iterator[Meter]:
+def exported(
+    process: str, listen: str | None, setting: str = "ATELIER_METRICS_LISTEN"
+) -> Iterator[Meter]:
     """A process's meter, for as long as the context lasts; scraped at http://`listen`/metrics.
 
     Args:
         process: the service's name, as the target tells it.
         listen: host:port; port 0 takes a free one, which the log tells. None: no endpoint.
+        setting: which names `listen`.
 
     Raises:
         MetricsError: the address is taken, or not ours.
@@ -48,7 +51,7 @@ def exported(process: str, listen: str | None) -> Iterator[Meter]:
         except OSError as error:
             raise MetricsError(
                 f"cannot serve metrics at {listen} ({error.strerror}): set"
-                " ATELIER_METRICS_LISTEN to another address, or leave it unset for none"
+                f" {setting} to another address, or leave it unset for none"
             ) from error
         log.info("serving metrics", address=f"{host}:{server.server_port}")
         try:

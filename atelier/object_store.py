@@ -27,7 +27,7 @@ from minio.error import MinioException, S3Error
 
 from atelier.config import Bucket, ObjectStoreSettings
 from atelier.errors import NotFoundError, UnavailableError
-from atelier.s3_client import PATIENT, Patience, client_of, is_silence, is_transient
+from atelier.s3_client import PATIENT, Patience, Reader, client_of, is_silence, is_transient
 
 log = structlog.get_logger()
 
@@ -36,6 +36,7 @@ T = TypeVar("T")
 FIRST_PAUSE_SECONDS = 0.2  # doubled each time, with full jitter
 PART_BYTES = 5 * 2**20  # of an upload of unknown length; S3 takes no smaller ones
 PAGE_KEYS = 1_000  # as S3 lists them
+_MISSING = ("NoSuchKey", "NoSuchUpload")
 _BLOCK_BYTES = 2**18
 
 
@@ -125,7 +126,7 @@ class ObjectStore:
         """
 
         def put() -> Stored:
-            reader = _Reader(pieces())
+            reader = Reader(pieces())
             self._client.put_object(
                 bucket_name=self._bucket,
                 object_name=key,
@@ -211,6 +212,41 @@ class ObjectStore:
         )
         return [Listed(o.object_name, o.size, o.last_modified) for o in islice(found, PAGE_KEYS)]
 
+    def end_uploads(self, before: datetime, *, dry_run: bool = False) -> int:
+        """End uploads in parts that were begun earlier and never finished; how many there were.
+
+        Raises:
+            UnavailableError: the store does not say.
+        """
+        found, more = 0, dict[str, str]()
+        while True:
+            page = self._try(
+                "list_uploads",
+                partial(
+                    self._client._list_multipart_uploads, self._bucket, **more
+                ),  # there is no public way
+            )
+            for one in page.uploads:
+                if one.initiated_time is not None and one.initiated_time < before:
+                    found += 1
+                    if not dry_run:
+                        self._end_upload(one.object_name, one.upload_id)
+            if not page.is_truncated:
+                return found
+            more = {
+                "key_marker": page.next_key_marker,
+                "upload_id_marker": page.next_upload_id_marker,
+            }
+
+    def _end_upload(self, key: str, upload_id: str) -> None:
+        try:
+            self._try(
+                "end_upload",
+                lambda: self._client._abort_multipart_upload(self._bucket, key, upload_id),
+            )
+        except NotFoundError:
+            return  # it ended meanwhile
+
     def delete(self, key: str) -> None:
         """Delete what lies under `key`, if anything does.
 
@@ -236,7 +272,7 @@ class ObjectStore:
             try:
                 return call()
             except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
-                if isinstance(error, S3Error) and error.code == "NoSuchKey":
+                if isinstance(error, S3Error) and error.code in _MISSING:
                     raise NotFoundError("no such object") from error
                 code = error.code if isinstance(error, S3Error) else type(error).__name__
                 log.warning("object store failed", call=what, attempt=attempt, code=code)
@@ -250,23 +286,3 @@ class ObjectStore:
 
     def _worth_another(self, error: Exception) -> bool:
         return is_transient(error) and (self._patience.again_after_timeout or not is_silence(error))
-
-
-class _Reader:
-    """What minio reads a stream by; counts and hashes what was read."""
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self.size_bytes = 0
-        self.digest = hashlib.sha256()
-        self._pieces = iter(pieces)
-        self._held = bytearray()
-
-    def read(self, size: int) -> bytes:
-        """As many bytes as asked for; fewer at the end only."""
-        while len(self._held) < size and (piece := next(self._pieces, None)) is not None:
-            self._held += piece
-        taken = bytes(self._held[:size])
-        del self._held[:size]
-        self.size_bytes += len(taken)
-        self.digest.update(taken)
-        return taken

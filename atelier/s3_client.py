@@ -1,8 +1,10 @@
-"""The S3 library's client, with time limits; and what its errors mean."""
+"""The S3 library's client, with time limits; what it reads streams by; and what its errors mean."""
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import urllib3
@@ -46,6 +48,26 @@ def client_of(bucket: Bucket, patience: Patience) -> Minio:
         region=bucket.region,  # given, so that presigning never calls out
         http_client=pool,
     )
+
+
+class Reader:
+    """What minio reads a stream by; counts and hashes what was read."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self.size_bytes = 0
+        self.digest = hashlib.sha256()
+        self._pieces = iter(pieces)
+        self._held = bytearray()
+
+    def read(self, size: int) -> bytes:
+        """As many bytes as asked for; fewer at the end only."""
+        while len(self._held) < size and (piece := next(self._pieces, None)) is not None:
+            self._held += piece
+        taken = bytes(self._held[:size])
+        del self._held[:size]
+        self.size_bytes += len(taken)
+        self.digest.update(taken)
+        return taken
 
 
 def is_transient(error: Exception) -> bool:

@@ -26,6 +26,7 @@ from threading import Event, Thread
 from typing import Self, TypeVar
 
 import structlog
+from opentelemetry.metrics import Meter, Observation
 
 from atelier.config import ObjectStoreSettings
 from atelier.errors import NotFoundError, UnavailableError
@@ -82,6 +83,19 @@ class Stores:
     def is_open(self) -> bool:
         """Whether the primary is left alone for now."""
         return self._breaker.is_open
+
+    def measure(self, meter: Meter) -> None:
+        """Tell whether the primary is left alone, and how much went to the secondary."""
+        meter.create_observable_gauge(
+            "atelier.object_store.primary_away",
+            [lambda _: [Observation(int(self.is_open))]],
+            description="1 while the primary store is left alone, else 0",
+        )
+        meter.create_observable_counter(
+            "atelier.object_store.secondary_writes",
+            [lambda _: [Observation(self.failovers)]],
+            description="Objects that went to the secondary store",
+        )
 
     def close(self) -> None:
         """Probe no more."""

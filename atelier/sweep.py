@@ -1,5 +1,5 @@
 """Deletes what nobody can ask for: files of attempts whose generation ended without naming them, or
-is not known any more; and checkpoints of what ended.
+is not known any more; checkpoints of what ended; and uploads in parts that never ended.
 
 A file may go when it is older than a grace and its generation is final and does not name it. What
 is final stays as it is, so no order of events makes that wrong later: the listing is read first,
@@ -34,12 +34,14 @@ class WrongDatabaseError(Exception):
 
 @dataclass
 class Swept:
-    """What a sweep found. `strange`: files that no attempt of ours writes; they are left."""
+    """What a sweep found. `strange`: files that no attempt of ours writes; they are left.
+    `uploads`: begun and never finished."""
 
     looked: int = 0
     orphans: int = 0
     orphan_bytes: int = 0
     strange: int = 0
+    uploads: int = 0
 
 
 async def sweep(
@@ -73,6 +75,7 @@ async def sweep(
             waiting.clear()
     if waiting:
         raise WrongDatabaseError
+    swept.uploads = await asyncio.to_thread(store.end_uploads, before, dry_run=dry_run)
     return swept
 
 

@@ -8,6 +8,7 @@ import grpc
 
 from atelier.catalog import Catalog
 from atelier.config import GatewaySettings
+from atelier.metrics import exported
 from atelier.pictures import MAX_PICTURE_BYTES
 from atelier.service import serving, stopped
 from atelier.stores import Stores
@@ -36,6 +37,13 @@ async def run(settings: GatewaySettings) -> None:
     store = Stores.from_settings(settings)
     inputs, results = Inputs(store), Results(store, settings.url_lifetime_seconds)
     async with AsyncExitStack() as stack:
+        store.measure(
+            stack.enter_context(
+                exported(
+                    "gateway", settings.gateway_metrics_listen, "ATELIER_GATEWAY_METRICS_LISTEN"
+                )
+            )
+        )
         scheduler = SchedulerClient(settings.scheduler_address, settings.call_timeout_seconds)
         stack.push_async_callback(scheduler.close)
         stack.callback(inputs.close)

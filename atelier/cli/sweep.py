@@ -90,6 +90,6 @@ def _told(name: str, found: Swept, days: int, *, dry_run: bool) -> str:
     size = f"{found.orphan_bytes / 2**20:.1f} MiB"
     strange = f"; {found.strange} that are none of ours were left" if found.strange else ""
     return (
-        f"{name}: {found.looked} files, {found.orphans} orphans of more than {days} d"
-        f" ({size}) {done}{strange}"
+        f"{name}: {found.looked} files; {found.orphans} orphans ({size}) and {found.uploads}"
+        f" unfinished uploads of more than {days} d {done}{strange}"
     )

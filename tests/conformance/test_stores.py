@@ -18,9 +18,11 @@ from pydantic import SecretStr, ValidationError
 from atelier.config import ObjectStoreSettings
 from atelier.copy_back import CopyBack
 from atelier.errors import NotFoundError, UnavailableError
+from atelier.metrics import exported
 from atelier.object_keys import in_secondary
 from atelier.object_store import PART_BYTES, ObjectStore
 from atelier.stores import Stores
+from tests.support.processes import free_address
 from tests.support.s3 import S3Server
 
 KEY = "results/local/0197aaaa-0000-7000-8000-000000000001/7/0.png"
@@ -340,6 +342,30 @@ def test_pages_have_everything_once(stores: Stores, monkeypatch: pytest.MonkeyPa
     pages = [[one.key for one in page] for page in stores.primary.pages("results/")]
     assert pages == [names[:3], names[3:6], names[6:]]
     assert list(stores.primary.pages("nothing/")) == []
+
+
+def test_the_metrics_tell_which_store_is_used(stores: Stores, first: S3Server) -> None:
+    address = free_address()
+
+    def told() -> dict[str, float]:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        pairs = (line.split() for line in lines if line.startswith("atelier_object_store_"))
+        return {name.partition("{")[0]: float(value) for name, value in pairs}
+
+    away, writes = (
+        "atelier_object_store_primary_away",
+        "atelier_object_store_secondary_writes_total",
+    )
+    with exported("test", address) as meter:
+        stores.measure(meter)
+        assert told() == {away: 0, writes: 0}
+        with frozen(first):
+            stores.put(KEY, b"picture", "image/png")
+            stores.put(KEY, b"picture", "image/png")
+            assert told() == {away: 1, writes: 2}
+        until(lambda: not stores.is_open)
+        assert told() == {away: 0, writes: 2}
 
 
 def test_two_stores_that_are_one_are_refused() -> None:

@@ -16,8 +16,10 @@ from atelier.v1 import generation_pb2 as pb
 from tests.e2e.conftest import Stack, create, wait_until
 from tests.e2e.test_command_line import atelier
 from tests.e2e.test_videos import film
+from tests.support.processes import free_address
 from tests.support.s3 import S3Server
 
+METRICS = free_address()  # of the agent
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
@@ -32,6 +34,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         env.setenv("ATELIER_S3_SECONDARY_ENDPOINT", second.address)
         env.setenv("ATELIER_S3_SECONDARY_ACCESS_KEY", "key")
         env.setenv("ATELIER_S3_SECONDARY_SECRET_KEY", "secret")
+        env.setenv("ATELIER_AGENT_METRICS_LISTEN", METRICS)
         running = Stack(folder / "state")
         running.start()
         yield running
@@ -72,6 +75,8 @@ def test_generations_go_on_while_the_first_store_is_frozen(house: Stack, tmp_pat
         [result] = first.results
         assert "/secondary/" in result.object_key
         assert fetched(house, first.id)
+        with urllib.request.urlopen(f"http://{METRICS}/metrics", timeout=5) as told:
+            assert "\natelier_object_store_primary_away 1.0" in told.read().decode()
         later = [made(house, picture) for _ in range(5)]
         took["frozen, later"] = [seconds for _, seconds in later]
         films = [made(house, clip) for _ in range(3)]

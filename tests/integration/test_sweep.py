@@ -148,3 +148,18 @@ async def test_what_waited_for_proof_goes_with_it(
     kept = put(store, result_key("z", running.id, running.lease_token or 0, "0.png"))
     swept = await sweep(store, generations.published, before=in_an_hour())
     assert (swept.orphans, keys(store)) == (len(orphans), kept)
+
+
+async def test_uploads_that_never_ended_are_ended(
+    store: ObjectStore, generations: GenerationStore
+) -> None:
+    def left() -> int:
+        return len(store._client._list_multipart_uploads("atelier").uploads)
+
+    store._client._create_multipart_upload("atelier", "results/a/b/1/0 ü.mp4", {})
+    store._client._create_multipart_upload("atelier", "results/a/b/2/0.mp4", {})
+    young = await sweep(store, generations.published, before=datetime.now(UTC) - timedelta(days=1))
+    seen = await sweep(store, generations.published, before=in_an_hour(), dry_run=True)
+    assert (young.uploads, seen.uploads, left()) == (0, 2, 2)
+    swept = await sweep(store, generations.published, before=in_an_hour())
+    assert (swept.uploads, left()) == (2, 0)

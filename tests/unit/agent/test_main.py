@@ -19,7 +19,7 @@ BREAKS = """
 import threading, time
 import agent.__main__ as main
 
-async def serve(settings, stop):
+async def serve(settings, stop, **_):
     threading.Thread(target=time.sleep, args=(60,)).start()  # an upload that hangs
     raise ValueError("what nobody thought of")
 
