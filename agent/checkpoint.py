@@ -12,8 +12,7 @@ off its device or its device fails, and every UPLOAD_SECONDS of denoising, for t
 their agent. Whatever goes wrong here costs steps and nothing else; it is logged.
 
 What ended is deleted, but for what was cancelled: an attempt is also stopped because another was
-given its generation, which may go on from there. So let the bucket expire `checkpoints/` after a
-day.
+given its generation, which may go on from there. Those go by `atelier sweep`.
 """
 
 from __future__ import annotations
