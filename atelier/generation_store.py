@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from atelier.database import Database
 from atelier.errors import UnavailableError
@@ -24,6 +25,7 @@ from atelier.generation import (
 )
 from atelier.spec import stored_spec
 
+PAGE = 500  # rows read at a time, where there may be many
 RESULT_KEYS = ("object_key", "thumbnail_key")  # of a Result: what lies in the object store
 
 
@@ -104,8 +106,14 @@ class GenerationStore:
         )
 
     async def unfinished(self) -> list[Generation]:
-        """What a scheduler that starts takes up again, oldest first."""
-        return await self._run("unfinished")
+        """What a scheduler that starts takes up again, oldest first. Page by page, so that it can
+        renew its lease meanwhile."""
+        found: list[Generation] = []
+        after = str(UUID(int=0))
+        while page := await self._run("unfinished", after=after, limit=PAGE):
+            found += page
+            after = page[-1].id
+        return found
 
     async def standing(self) -> dict[str, int | None]:
         """Ids of all unfinished generations, with the lease_token of those that run."""

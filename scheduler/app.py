@@ -86,6 +86,8 @@ async def _run(settings: SchedulerSettings) -> None:
         leadership = Leadership(lease, holder, meter=meter)
         epoch = await leadership.won()
         stack.push_async_callback(leadership.resign)  # when all that is below has ended
+        # From now on: with many unfinished generations, taking them up takes longer than the lease.
+        renewing = await stack.enter_async_context(tasks(leadership=leadership.run()))
         store = await stack.enter_async_context(GenerationStore(dsn))
         store.database.epoch = epoch
         history = History(store.database, settings.retention_days)
@@ -117,7 +119,6 @@ async def _run(settings: SchedulerSettings) -> None:
         stack.enter_context(settled())
         failed = await stack.enter_async_context(
             tasks(
-                leadership=leadership.run(),
                 intake=intake.run(),
                 dispatch=dispatch.run(),
                 sysmon=sysmon.run(),
@@ -156,7 +157,8 @@ async def _run(settings: SchedulerSettings) -> None:
         stack.callback(watch.end_all)
         stack.callback(live.watchers.end_all)
         sysmon.serving()
-        await asyncio.shield(failed)  # who gave it may still look at it
+        # Shielded, for who gave them may still look at them.
+        await asyncio.gather(asyncio.shield(renewing), asyncio.shield(failed))
 
 
 def _costs(catalog: Catalog, sched: Sched) -> tuple[Corrections, list[str]]:
@@ -174,7 +176,9 @@ def _wall() -> datetime:
 async def _take_up(store: GenerationStore, live: Live, catalog: Catalog) -> None:
     """Everything unfinished: the queued wait again, the running wait for their agents."""
     rows = await store.unfinished()
-    for row in rows:
+    for number, row in enumerate(rows):
+        if number % 500 == 0:
+            await asyncio.sleep(0)  # for the lease to be renewed
         if catalog.get(row.model) is None:
             await store.fail(row.id, row.lease_token, GONE)
         elif row.state is State.QUEUED:

@@ -62,7 +62,9 @@ ORDER BY id DESC
 LIMIT %(limit)s
 
 -- name: unfinished
-SELECT * FROM generations WHERE finish_time IS NULL ORDER BY id
+SELECT * FROM generations WHERE finish_time IS NULL AND id > %(after)s::uuid
+ORDER BY id
+LIMIT %(limit)s::integer
 
 -- name: standing
 -- What to compare memory with; without the specs, so that it can be asked often.

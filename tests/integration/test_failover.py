@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from atelier.generation_store import GenerationStore
+from atelier.migrate import migrate
 from atelier.rpc import channel
 from atelier.translate import generation_to
 from atelier.v1 import agent_pb2, scheduler_pb2_grpc
@@ -70,6 +71,8 @@ async def test_the_other_takes_over_and_running_generations_are_adopted(
     made, attempt = await at_work(stub, leader)
     began = time.monotonic()
     leader.signal(number)
+    if number == signal.SIGTERM:
+        leader.until_told("stopping")  # else it may still welcome
     addresses = f"{leader.address},{other.address}"
     async with asyncio.timeout(30):
         async with ScriptedAgent(addresses, attempts=[attempt]) as agent:
@@ -106,6 +109,27 @@ async def test_a_frozen_leader_that_wakes_writes_nothing_and_ends(
         assert "steps down" in leader.log.read_text()
         agent.succeed(attempt)
         assert (await agent.expect("settled")).settled.accepted
+
+
+def test_the_lease_is_renewed_while_much_is_taken_up(dsn: str, tmp_path: Path) -> None:
+    migrate(dsn)
+    with psycopg.connect(dsn) as connection:  # read after it leads, and longer than the lease
+        connection.execute("ALTER TABLE drained_devices RENAME TO real_ones")
+        connection.execute(
+            "CREATE VIEW drained_devices AS SELECT real_ones.* FROM pg_sleep(4), real_ones"
+        )
+    leader, other = scheduler_process(dsn, tmp_path), scheduler_process(dsn, tmp_path, log="b.log")
+    leader.launch()
+    try:
+        leader.until_told('"leads"')
+        other.launch()
+        other.until_told("stands by")
+        leader.until_told("serving")
+        with psycopg.connect(dsn) as connection:
+            assert connection.execute("SELECT epoch FROM leader").fetchone() == (1,)
+    finally:
+        leader.kill()
+        other.kill()
 
 
 async def test_who_stands_by_ends_when_told(pair: tuple[Process, Process]) -> None:
