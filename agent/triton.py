@@ -24,7 +24,14 @@ from tritonclient.grpc import service_pb2_grpc
 from agent.buffers import OUTPUTS, Shape, SharedRows, StepBuffers, StepRows
 from agent.sampler import Floats
 from agent.shared_memory import UNANSWERED, SharedMemory
-from agent.triton_errors import KILLED, OUT_OF_MEMORY, SUSPECT, classify, malformed
+from agent.triton_errors import (
+    KILLED,
+    OUT_OF_MEMORY,
+    SUSPECT,
+    broke_off,
+    classify,
+    malformed,
+)
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
 from atelier.rpc import channel
@@ -50,6 +57,10 @@ class _Asked:
     """An inference under way."""
 
     alone: bool = True  # as far as is known: nothing else was, when Triton ended
+
+
+class _BrokenOffError(ExecutionError):
+    """The connection ended without a goodbye."""
 
 
 class Triton:
@@ -258,7 +269,7 @@ class Triton:
         except ExecutionError as error:
             if error.reason == "STUB_UNHEALTHY":
                 self._died[request.model_name] = loads
-            if error.reason == "DEVICE_UNAVAILABLE" and connected:
+            if isinstance(error, _BrokenOffError) and connected:
                 raise self._ended_under(asked) from error
             raise
         finally:
@@ -299,4 +310,7 @@ class Triton:
             )
         except grpc.aio.AioRpcError as error:
             model = getattr(request, "model_name", "")
-            raise classify(error.code(), error.details() or "", method, model) from None
+            told = classify(error.code(), error.details() or "", method, model)
+            if broke_off(error.code(), error.details() or ""):
+                told = _BrokenOffError(told.message, retryable=True, reason=told.reason)
+            raise told from None

@@ -14,6 +14,10 @@ KILLED, SUSPECT = "DEVICE_KILLED", "DEVICE_DIED"
 DIED = (KILLED, SUSPECT)
 OUT_OF_MEMORY = "OUT_OF_MEMORY"
 
+# gRPC's words where the other side's socket closed without a goodbye. A Triton that is stopped in
+# order says GOAWAY, or answers that it stops: nothing that it ran is to blame for that.
+_BROKEN_OFF = ("socket closed", "connection reset", "broken pipe")
+
 _Told = tuple[str, bool, str]  # reason, may another attempt help, our text
 # What Triton's texts hold; the first match wins over the code.
 _TEXTS: tuple[tuple[tuple[str, ...], _Told], ...] = (
@@ -56,6 +60,11 @@ def classify(code: grpc.StatusCode, text: str, method: str, model: str) -> Execu
     shown = "".join(c if c.isprintable() else " " for c in text[:300])
     log.warning("triton call failed", method=method, model=model, code=code.name, detail=shown)
     return ExecutionError(message, retryable=retryable, reason=reason)
+
+
+def broke_off(code: grpc.StatusCode, text: str) -> bool:
+    """Whether the call's connection ended under it, as where a process dies."""
+    return code is grpc.StatusCode.UNAVAILABLE and any(n in text.lower() for n in _BROKEN_OFF)
 
 
 def malformed(model: str, detail: str) -> ExecutionError:

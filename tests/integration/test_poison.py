@@ -23,7 +23,7 @@ from tests.support.processes import scheduler_process
 
 Stub = scheduler_pb2_grpc.SchedulerServiceStub
 
-# Ends itself when so many inferences are under way, as a fault in a driver would end it.
+# Ends when so many inferences are under way: as a fault in a driver would end it, or in order.
 DOOMED = """
 import asyncio, os, sys, grpc
 from tritonclient.grpc import service_pb2 as pb, service_pb2_grpc
@@ -35,10 +35,15 @@ class Doomed(service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelInfer(self, request, context):
         self.under_way += 1
         if self.under_way == int(sys.argv[1]):
-            os._exit(1)
+            if sys.argv[2] == "dies":
+                os._exit(1)
+            if sys.argv[2] == "refuses":
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "Server is stopping")
+            asyncio.create_task(server.stop(0))
         await asyncio.sleep(60)
 
 async def main():
+    global server
     server = grpc.aio.server()
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Doomed(), server)
     print(server.add_insecure_port("127.0.0.1:0"), flush=True)
@@ -52,10 +57,10 @@ IDS = np.zeros((1, 8), np.int64)
 
 
 @asynccontextmanager
-async def doomed(calls: int) -> AsyncIterator[Triton]:
+async def doomed(calls: int, how: str = "dies") -> AsyncIterator[Triton]:
     """A Triton that has answered, and ends with its `calls`-th inference."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", DOOMED, str(calls), stdout=PIPE
+        sys.executable, "-c", DOOMED, str(calls), how, stdout=PIPE
     )
     assert child.stdout
     port = int(await child.stdout.readline())
@@ -81,6 +86,12 @@ async def test_who_ran_alone_when_its_triton_ended_is_told_apart() -> None:
     async with doomed(1) as triton:
         assert await reason_of(triton) == "DEVICE_KILLED"
         assert await reason_of(triton) == "DEVICE_UNAVAILABLE"  # it was away already
+
+
+@pytest.mark.parametrize("how", ["stops", "refuses"])
+async def test_nobody_is_to_blame_for_a_triton_that_is_stopped_in_order(how: str) -> None:
+    async with doomed(1, how) as triton:
+        assert await reason_of(triton) == "DEVICE_UNAVAILABLE"
 
 
 async def test_of_two_that_ran_nobody_knows() -> None:
