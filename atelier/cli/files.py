@@ -18,6 +18,11 @@ SUFFIXES = {
     "video/webm": ".webm",
 }
 _ALIASES = {".jpeg": ".jpg"}
+# Names of pictures and videos that nothing here is written as.
+_NOT_MADE = frozenset(
+    {".gif", ".apng", ".bmp", ".tif", ".tiff", ".svg", ".heic", ".heif", ".jxl", ".jp2"}
+    | {".mov", ".mkv", ".avi", ".m4v", ".mpg", ".mpeg"}
+)
 _SLUG_LENGTH = 40
 
 
@@ -71,8 +76,11 @@ def make_folder(out: Path) -> None:
     """The folder that results for `out` will lie in.
 
     Raises:
-        ProblemError: it cannot be made, or not written to.
+        ProblemError: it cannot be made, or not written to; or `out` is called as nothing is.
     """
+    if not is_folder(out) and out.suffix.lower() in _NOT_MADE:
+        known = ", ".join(SUFFIXES.values())
+        raise ProblemError([f"--out {out}: nothing is made so", f"say {known}"], BAD_INPUT)
     folder = out if is_folder(out) else out.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

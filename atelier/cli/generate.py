@@ -173,8 +173,9 @@ class _Course:
                     pause = next(pauses, None) if problems.may_pass(error) else None
                     if pause is None:
                         raise self._given_up(error) from error
-                    progress.update(bar, description="the gateway is away", total=None, count="")
-                    _say(self._console, f"the gateway is away; asking again in {pause:g} s")
+                    away = problems.away(error)
+                    progress.update(bar, description="waiting", total=None, count="")
+                    _say(self._console, f"{away}; asking again in {pause:g} s")
                 await asyncio.sleep(pause)
 
     def _given_up(self, error: grpc.aio.AioRpcError) -> problems.ProblemError:

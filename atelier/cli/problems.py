@@ -83,6 +83,12 @@ def may_pass(error: grpc.aio.AioRpcError) -> bool:
     return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
+def away(error: grpc.aio.AioRpcError) -> str:
+    """What is away, of what may pass: what the gateway says that it is, if it says anything."""
+    known = from_rpc_error(error)
+    return known.message if known else "the gateway is away"
+
+
 def of_generation(generation: generation_pb2.Generation) -> ProblemError:
     """Why a generation that was accepted has no results."""
     state = generation_pb2.GenerationState.Name(generation.state)

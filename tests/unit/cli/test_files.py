@@ -87,6 +87,15 @@ def test_a_name_asks_for_its_format(out: str, format_: str) -> None:
             files.check_format(asked, Path(out))
 
 
+@pytest.mark.parametrize("name", ["a.gif", "a.TIFF", "a.mov"])
+def test_nothing_is_drawn_for_a_name_that_would_lie(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ProblemError, match="nothing is made so"):
+        files.make_folder(tmp_path / "new" / name)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / name).mkdir()
+    files.make_folder(tmp_path / name)  # a folder may be called as it likes
+
+
 @pytest.mark.parametrize(
     ("prompt", "slug"),
     [

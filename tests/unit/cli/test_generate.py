@@ -10,12 +10,15 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc.aio import AioRpcError, Metadata
+from grpc_status import rpc_status
 from PIL import Image
 from rich.console import Console
 
 from atelier.cli import generate as module
 from atelier.cli.generate import Wish, _Course
 from atelier.cli.problems import BAD_INPUT, ProblemError
+from atelier.errors import UnavailableError
+from atelier.status import to_status
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import model_pb2
 
@@ -50,6 +53,22 @@ async def test_a_gateway_that_is_back_soon_goes_on(course: _Course, code: Step) 
     gateway = streams([RUNNING, code], [code], [RUNNING, code], [code], [SUCCEEDED])
     assert (await course.follow(gateway)).state == SUCCEEDED
     assert "the gateway is away; asking again" in course._console.file.getvalue()  # type: ignore[attr-defined]
+
+
+async def test_what_is_away_is_called_by_its_name(course: _Course) -> None:
+    status = rpc_status.to_status(to_status(UnavailableError("the object store is away")))
+
+    async def call() -> AsyncIterator[pb.GenerateResponse]:
+        told = Metadata(*status.trailing_metadata)
+        for error in [AioRpcError(status.code, Metadata(), told, details=status.details)]:
+            raise error
+        yield pb.GenerateResponse()
+
+    with pytest.raises(ProblemError, match="the object store is away"):
+        await course.follow(call)
+    said = course._console.file.getvalue()  # type: ignore[attr-defined]
+    assert "the object store is away; asking again" in said
+    assert "gateway" not in said
 
 
 async def test_a_gateway_that_stays_away_leaves_the_id(course: _Course) -> None:
