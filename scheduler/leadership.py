@@ -52,8 +52,9 @@ class Leadership:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`holder`: node and address, which one living process can have: the next one that has
-        them takes its place without waiting for the lease to run out."""
+        """`holder`: node and address, which one living process should have: the next one that has
+        them takes its place when the lease has not been renewed for half its time. Not at once:
+        two containers of one host name would depose each other for ever."""
         self._database = database
         self._holder = holder
         self._clock = clock
@@ -79,7 +80,7 @@ class Leadership:
             await self._sleep(LOOK_SECONDS)
 
     def _is_kept(self, row: Mapping[str, Any]) -> bool:
-        return bool(row["leads"]) and row["holder"] != self._holder
+        return bool(row["fresh" if row["holder"] == self._holder else "leads"])
 
     async def _take(self) -> int | None:
         """The new epoch; None where another was quicker."""

@@ -167,8 +167,11 @@ WITH moved AS (
 SELECT * FROM moved
 
 -- name: leader
--- Asked often by who stands by: it locks nothing.
-SELECT epoch, holder, expires_at > clock_timestamp() AS leads FROM leader
+-- Asked often by who stands by: it locks nothing. A lease of 3 s that has half of it left was renewed
+-- by somebody who lives, or ended a moment ago.
+SELECT epoch, holder, expires_at > clock_timestamp() AS leads,
+       expires_at > clock_timestamp() + interval '1.5 s' AS fresh
+FROM leader
 WHERE name = 'scheduler'
 
 -- name: lead
@@ -176,7 +179,8 @@ INSERT INTO leader AS l (name, epoch, holder, expires_at)
 VALUES ('scheduler', 1, %(holder)s, clock_timestamp() + make_interval(secs => %(lease_seconds)s))
 ON CONFLICT (name) DO UPDATE SET
     epoch = l.epoch + 1, holder = excluded.holder, expires_at = excluded.expires_at
-WHERE l.expires_at <= clock_timestamp() OR l.holder = excluded.holder
+WHERE l.expires_at <= clock_timestamp()
+   OR (l.holder = excluded.holder AND l.expires_at <= clock_timestamp() + interval '1.5 s')
 RETURNING epoch
 
 -- name: renew

@@ -73,6 +73,21 @@ async def test_who_resigns_is_followed_at_once_and_who_comes_back_waits_for_nobo
         assert row["leads"] and row["epoch"] == 3
 
 
+async def test_who_lives_is_not_deposed_by_another_of_the_same_name(
+    dsn: str, lease: Database
+) -> None:
+    first = Leadership(lease, "a", meter=METER)
+    await first.won()
+    renewing = asyncio.create_task(first.run())
+    async with Database(dsn, connections=1) as other:
+        waiting = asyncio.create_task(Leadership(other, "a", meter=METER).won())
+        done, _ = await asyncio.wait([waiting, renewing], timeout=4.0)
+        assert not done
+        renewing.cancel()
+        async with asyncio.timeout(10):
+            assert await waiting == 2
+
+
 async def test_of_many_at_once_one_leads(dsn: str, lease: Database) -> None:
     rivals = [asyncio.create_task(Leadership(lease, f"r{i}", meter=METER).won()) for i in range(20)]
     await asyncio.wait(rivals, timeout=1.5)
