@@ -92,15 +92,15 @@ class Results:
                     )
                 )
                 stored += keys_of(work, index)
-        except AttemptCancelledError:
-            self._sweep(work, stored)
-            raise
         except UnavailableError as error:
             # The last may be there, its answer lost.
             self._sweep(work, [*stored, *keys_of(work, len(results))])
             raise ExecutionError(
                 "the result could not be uploaded", retryable=True, reason="UPLOAD_FAILED"
             ) from error
+        except Exception:
+            self._sweep(work, stored)
+            raise
         return tuple(results)
 
     def close(self) -> None:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
+import structlog
+
+from atelier.errors import NotFoundError, UnavailableError
 from atelier.stores import Stores
 from atelier.v1 import generation_pb2 as pb
 
+log = structlog.get_logger()
+
 MAX_INLINE_BYTES = 2**20
+INLINE_SECONDS = 10.0  # for each
 MAX_INLINE_TOTAL = 3 * 2**20  # below gRPC's 4 MiB, which every client has by default
 
 
@@ -31,9 +37,19 @@ class Results:
                 result.thumbnail_url, _ = await self._presign(result.thumbnail_key)
             result.url_expire_time.FromDatetime(expiry)
             if inline and result.size_bytes <= min(MAX_INLINE_BYTES, room):
-                result.inline_data = await asyncio.to_thread(self._store.get, result.object_key)
+                result.inline_data = await self._read(result.object_key)
                 room -= result.size_bytes
         return generation
+
+    async def _read(self, key: str) -> bytes:
+        """Its bytes; none where they are gone, or their store is away: the URL is told all the
+        same, and what became of the generation must be."""
+        try:
+            async with asyncio.timeout(INLINE_SECONDS):
+                return await asyncio.to_thread(self._store.get, key)
+        except (NotFoundError, UnavailableError, TimeoutError) as error:
+            log.warning("result not told inline", key=key, reason=str(error) or "it took too long")
+            return b""
 
     async def _presign(self, key: str) -> tuple[str, datetime]:
         if self._store.calls_to_presign(key):

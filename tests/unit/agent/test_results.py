@@ -95,6 +95,16 @@ def small(**output: Any) -> Work:
     return replace(WORK, spec=replace(SPEC, output=ImageOutput(thumbnail_size=16, **output)))
 
 
+async def test_nothing_stays_where_a_later_picture_has_no_encoding() -> None:
+    store = DictStore()
+    results = Results(store)
+    images = [*IMAGES[:1], np.zeros((0, 0, 3), np.uint8)]  # no picture at all
+    with pytest.raises(ValueError):
+        await results.publish(WORK, toy_card(), images, cancelled=lambda: False)  # type: ignore[arg-type]
+    await swept(results)
+    assert store.objects == {}
+
+
 async def test_a_small_copy_lies_beside_each_picture_and_is_swept_with_it(
     store: DictStore, results: Results
 ) -> None:
