@@ -11,7 +11,7 @@ import pytest
 from atelier.v1 import generation_pb2 as pb
 from tests.e2e.conftest import Stack, wait_until
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

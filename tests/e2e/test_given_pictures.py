@@ -141,6 +141,7 @@ def psnr_or_equal(one: Pixels, other: Pixels) -> float:
     return 100.0 if (one == other).all() else psnr(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", [{}, {"mask_image": image(MASK)}])
 def test_a_killed_agent_costs_neither_the_picture_nor_the_mask(
     stack: Stack, mask: dict[str, pb.InputImage]

@@ -85,6 +85,7 @@ def check(case: Case, folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint", "triton_repo"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: f"{case.kind}-{case.precision}")
 def test_a_family_is_exported_and_draws_what_diffusers_draws(case: Case, tmp_path: Path) -> None:
     check(case, tmp_path)

@@ -63,6 +63,7 @@ async def film(
     return frames
 
 
+@pytest.mark.slow
 async def test_a_clip_begins_with_its_picture_and_goes_on_as_its_prompt_says() -> None:
     assert CARD.latents.first_frame
     device, rng = OnnxDevice(REPOSITORY, CARD), np.random.default_rng(5)

@@ -39,6 +39,7 @@ async def test_a_line_that_is_dead_when_it_is_taken_is_left_for_another(dsn: str
                 assert await database.rows("leader") == []
 
 
+@pytest.mark.slow
 async def test_a_statement_that_gets_no_answer_is_given_up(dsn: str) -> None:
     migrate(dsn)
     async with Database(dsn, connections=1, answer_seconds=1.0) as database:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import psycopg
+import pytest
 
 from atelier.generation_store import GenerationStore
 from atelier.migrate import migrate
@@ -84,6 +85,7 @@ async def test_a_leader_with_watchers_and_submits_under_way_is_followed_at_once(
     print(f"{len(acknowledged)} submits acknowledged, none lost")
 
 
+@pytest.mark.slow
 async def test_however_many_streams_break_no_submit_fails(
     pair: tuple[Process, Process],  # noqa: F811
     stub: Stub,  # noqa: F811
