@@ -128,14 +128,14 @@ class StepLoop:
         group = list(group)  # newcomers wait for the next step
         drawing = self._noise_thread.submit(_draw, noisy) if (noisy := _noisy(group)) else None
         work, started = group[0].work, self._clock()
-        before, largest = started, 0
+        before, told = started, False
         pending = batches(group, self._most(work))
         while pending:
             batch = pending.pop(0)
             error = await self._call(batch)
             after, rows = self._clock(), rows_of(batch)
-            if error is None and not largest:  # the first is the largest
-                largest = rows
+            if error is None and not told:  # the first is the largest
+                told = True
                 self._on_batch(work.card, work.shape, rows, after - before)
             elif error and error.reason == OUT_OF_MEMORY and rows > 1:
                 most = self._learn(work, rows // 2)

@@ -11,7 +11,6 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -21,17 +20,11 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
+from agent.blame import Blame
 from agent.buffers import OUTPUTS, Shape, SharedRows, StepBuffers, StepRows
 from agent.sampler import Floats
 from agent.shared_memory import UNANSWERED, SharedMemory
-from agent.triton_errors import (
-    KILLED,
-    OUT_OF_MEMORY,
-    SUSPECT,
-    broke_off,
-    classify,
-    malformed,
-)
+from agent.triton_errors import OUT_OF_MEMORY, classify, malformed
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
 from atelier.rpc import channel
@@ -52,17 +45,6 @@ _DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
 _DTYPES = {triton: numpy for numpy, triton in _DATATYPES.items()}
 
 
-@dataclass(eq=False)
-class _Asked:
-    """An inference under way."""
-
-    alone: bool = True  # as far as is known: nothing else was, when Triton ended
-
-
-class _BrokenOffError(ExecutionError):
-    """The connection ended without a goodbye."""
-
-
 class Triton:
     """The port to one Triton process. All methods raise ExecutionError."""
 
@@ -77,7 +59,7 @@ class Triton:
         self._loads: Counter[str] = Counter()  # how often each model was loaded
         self._died: dict[str, int] = {}  # at which load of a model its process was found dead
         self._metadata = ((_ADMIN_KEY_HEADER, admin_key),) if admin_key else ()
-        self._asked: set[_Asked] = set()
+        self._blame = Blame()
         self._shared = SharedMemory(self._call, buffers)
 
     async def live(self) -> bool:
@@ -181,15 +163,19 @@ class Triton:
         parts: list[NDArray[np.uint8]] = []
         start = 0
         while start < len(latents):
-            some = {"latents": latents[start : start + rows]}
+            some = latents[start : start + rows]
             try:
                 answer = await self._infer(
-                    card, card.components.vae_decoder, some, ("images",), INFER_SECONDS
+                    card,
+                    card.components.vae_decoder,
+                    {"latents": some},
+                    ("images",),
+                    INFER_SECONDS,
                 )
             except ExecutionError as error:
-                if error.reason != OUT_OF_MEMORY or rows == 1:
+                if error.reason != OUT_OF_MEMORY or len(some) == 1:
                     raise
-                rows = min(rows, len(some["latents"])) // 2 or 1
+                rows = len(some) // 2
                 continue
             parts.append(answer["images"])
             start += rows
@@ -261,29 +247,15 @@ class Triton:
             return await self._ask(request, timeout)  # again: it has no side effects
 
     async def _ask(self, request: pb.ModelInferRequest, timeout: float) -> pb.ModelInferResponse:
-        loads, asked = self._loads[request.model_name], _Asked()
+        loads = self._loads[request.model_name]
         connected = self._channel.get_state() is grpc.ChannelConnectivity.READY
-        self._asked.add(asked)
         try:
-            return await self._call("ModelInfer", request, timeout)
+            with self._blame.inference(connected=connected):
+                return await self._call("ModelInfer", request, timeout)
         except ExecutionError as error:
             if error.reason == "STUB_UNHEALTHY":
                 self._died[request.model_name] = loads
-            if isinstance(error, _BrokenOffError) and connected:
-                raise self._ended_under(asked) from error
             raise
-        finally:
-            self._asked.discard(asked)
-
-    def _ended_under(self, asked: _Asked) -> ExecutionError:
-        """Triton ended while it ran this, and perhaps others: each of them may be why."""
-        for each in self._asked:
-            each.alone = each.alone and len(self._asked) == 1
-        return ExecutionError(
-            "the device's Triton ended while it ran this",
-            retryable=True,
-            reason=KILLED if asked.alone else SUSPECT,
-        )
 
     def _is_dead(self, model: str) -> bool:
         """Whether its process died, and it was not loaded since. Triton goes on saying that such a
@@ -310,7 +282,4 @@ class Triton:
             )
         except grpc.aio.AioRpcError as error:
             model = getattr(request, "model_name", "")
-            told = classify(error.code(), error.details() or "", method, model)
-            if broke_off(error.code(), error.details() or ""):
-                told = _BrokenOffError(told.message, retryable=True, reason=told.reason)
-            raise told from None
+            raise classify(error.code(), error.details() or "", method, model) from None

@@ -18,6 +18,11 @@ OUT_OF_MEMORY = "OUT_OF_MEMORY"
 # order says GOAWAY, or answers that it stops: nothing that it ran is to blame for that.
 _BROKEN_OFF = ("socket closed", "connection reset", "broken pipe")
 
+
+class BrokenOffError(ExecutionError):
+    """The connection ended under the call, as where a process dies."""
+
+
 _Told = tuple[str, bool, str]  # reason, may another attempt help, our text
 # What Triton's texts hold; the first match wins over the code.
 _TEXTS: tuple[tuple[tuple[str, ...], _Told], ...] = (
@@ -59,12 +64,9 @@ def classify(code: grpc.StatusCode, text: str, method: str, model: str) -> Execu
     )
     shown = "".join(c if c.isprintable() else " " for c in text[:300])
     log.warning("triton call failed", method=method, model=model, code=code.name, detail=shown)
-    return ExecutionError(message, retryable=retryable, reason=reason)
-
-
-def broke_off(code: grpc.StatusCode, text: str) -> bool:
-    """Whether the call's connection ended under it, as where a process dies."""
-    return code is grpc.StatusCode.UNAVAILABLE and any(n in text.lower() for n in _BROKEN_OFF)
+    broken_off = code is grpc.StatusCode.UNAVAILABLE and any(n in lower for n in _BROKEN_OFF)
+    kind = BrokenOffError if broken_off else ExecutionError
+    return kind(message, retryable=retryable, reason=reason)
 
 
 def malformed(model: str, detail: str) -> ExecutionError:

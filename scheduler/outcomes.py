@@ -32,14 +32,14 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 30.0  # doubles with each attempt
-# A part was away: the next attempt may well succeed, and the work is not to blame.
-# A Triton ended while it ran this, by itself or beside others (agent/triton_errors.py).
+# A Triton ended while it ran this, by itself or beside others (agent/blame.py).
 KILLED, SUSPECT = "DEVICE_KILLED", "DEVICE_DIED"
+MAX_KILLED = 2
+# A part was away: the next attempt may well succeed, and the work is not to blame.
 EXCUSED = (
     "DEVICE_UNAVAILABLE", "DEVICE_LOST", "MODEL_NOT_READY", "OBJECT_STORE_UNAVAILABLE",
     "UPLOAD_FAILED", KILLED, SUSPECT,
 )  # fmt: skip
-MAX_KILLED = 2
 LOST, DEVICE = "AGENT_LOST", "DEVICE_LOST"
 PREEMPTED = "PREEMPTED"  # taken off its device for another's sake; no limit, and no fault
 AGENT_LOST = Failure("UNAVAILABLE", LOST, "its agent was lost, again and again")
