@@ -34,8 +34,10 @@ from atelier.embedded.stack import StackOptions
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import generation_pb2_grpc
 from benchmarks import plot
-from benchmarks.mixed_wishes import FEW_STEPS, STEPS, Wish, likeness, pixels_of, wishes
+from benchmarks.claims import claim
+from benchmarks.mixed_wishes import FEW_STEPS, STEPS, Wish, pixels_of, wishes
 from benchmarks.sleeping_stack import running
+from benchmarks.step_likeness import psnr
 
 AT_ONCE, SEED = 16, 7
 GOAL_DB = 50.0  # two batches of other sizes may differ in the last bits
@@ -59,7 +61,7 @@ class Made:
     def likeness(self) -> float:
         """PSNR in dB of the result that differs most."""
         pairs = zip(self.among, self.alone, strict=True)
-        return min(likeness(pixels_of(one), pixels_of(other)) for one, other in pairs)
+        return min(psnr(pixels_of(one), pixels_of(other)) for one, other in pairs)
 
     @property
     def right(self) -> bool:
@@ -186,11 +188,11 @@ def _report(
         "kinds": kinds,
         "memory": {"generations": many, "from": many / 4, "seconds": seconds, **memory},
         "claims": [
-            _claim("least likeness to the same made alone", least, "dB", GOAL_DB,
+            claim("least likeness to the same made alone", least, "dB", GOAL_DB,
                    least >= GOAL_DB),
-            _claim("judged results that show what was asked", right / judged, "", 0.95,
+            claim("judged results that show what was asked", right / judged, "", 0.95,
                    right / judged >= 0.95),
-            _claim("Python objects, growth a generation", slopes["python"], "bytes", LEAK_GOAL,
+            claim("Python objects, growth a generation", slopes["python"], "bytes", LEAK_GOAL,
                    slopes["python"] <= LEAK_GOAL),
         ],
     }  # fmt: skip
@@ -198,10 +200,6 @@ def _report(
 
 def _steps(wish: Wish) -> int:
     return wish.request.video.steps or wish.request.image.steps
-
-
-def _claim(name: str, value: float, unit: str, goal: float, holds: bool) -> dict[str, Any]:
-    return {"name": name, "value": round(value, 4), "unit": unit, "goal": goal, "holds": holds}
 
 
 def _page(report: dict[str, Any]) -> str:

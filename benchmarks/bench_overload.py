@@ -32,6 +32,7 @@ from atelier.embedded.stack import StackOptions
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import generation_pb2_grpc
 from benchmarks import plot
+from benchmarks.claims import claim
 from benchmarks.sleeping_repository import Sleeper, write_repository
 from benchmarks.sleeping_stack import running
 
@@ -174,20 +175,16 @@ def _report(peak: Told, flood: Told, after: Told, seconds: float) -> dict[str, A
         "queue": QUEUE,
         "phases": phases,
         "claims": [
-            _claim("finished at ten times the load, of the peak", kept, "", 0.9, kept >= 0.9),
-            _claim("refusals that are RESOURCE_EXHAUSTED", share, "", 1.0, share == 1.0),
-            _claim("refusals that say when to come again", informed, "", 1.0, informed == 1.0),
-            _claim("finished afterwards, of the peak", again, "", 0.9, again >= 0.9),
+            claim("finished at ten times the load, of the peak", kept, "", 0.9, kept >= 0.9),
+            claim("refusals that are RESOURCE_EXHAUSTED", share, "", 1.0, share == 1.0),
+            claim("refusals that say when to come again", informed, "", 1.0, informed == 1.0),
+            claim("finished afterwards, of the peak", again, "", 0.9, again >= 0.9),
         ],
     }
 
 
 def _at(values: list[float], share: float) -> float:
     return sorted(values)[int(share * (len(values) - 1))] if values else 0.0
-
-
-def _claim(name: str, value: float, unit: str, goal: float, holds: bool) -> dict[str, Any]:
-    return {"name": name, "value": round(value, 4), "unit": unit, "goal": goal, "holds": holds}
 
 
 def _page(report: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 KINDS = {"text": 50, "several": 10, "picture": 14, "mask": 14, "clip": 8, "first frame": 4}
 SAMPLERS = ("ddim", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras")
 STEPS, FEW_STEPS = (4, 50), (4, 8)
-SIDE, SAME_DB = 64, 100.0
+SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,6 @@ def pixels_of(result: pb.Result) -> Pixels:
     with av.open(io.BytesIO(result.inline_data), "r") as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         return np.stack(frames).astype(np.uint8)
-
-
-def likeness(one: Pixels, other: Pixels) -> float:
-    """PSNR in dB, at most SAME_DB."""
-    error = float(np.mean((one.astype(np.float64) - other) ** 2))
-    return SAME_DB if error == 0 else min(SAME_DB, float(10 * np.log10(255**2 / error)))
 
 
 def _png(pixels: Pixels) -> bytes:
