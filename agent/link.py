@@ -103,8 +103,8 @@ class Link:
             try:
                 async with self._connect() as stream:
                     await self.converse(stream)
-            except* _LOST as lost:
-                log.warning("scheduler lost", reason=_first(lost), failures=self._failures)
+            except _LOST as lost:
+                log.warning("scheduler lost", reason=_reason(lost), failures=self._failures)
             pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(self._failures, 10))
             self._failures += 1
             await self._sleep(pause * self._rng.uniform(0.5, 1.0))
@@ -113,7 +113,7 @@ class Link:
         """One conversation; ends by raising.
 
         Raises:
-            LinkLostError, StaleLeaderError, grpc.aio.AioRpcError: why it ended, maybe in a group.
+            LinkLostError, StaleLeaderError, grpc.aio.AioRpcError: why it ended.
         """
         facts = await asyncio.gather(*(device.facts() for device in self._devices.values()))
         attempts = self._commands.attempts()  # nothing awaited between this and the write
@@ -127,10 +127,18 @@ class Link:
         self._failures = 0
         log.info("connected to the scheduler", epoch=greeting.welcome.epoch)
         every = max(LEAST_REPORT_SECONDS, greeting.welcome.report_seconds)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._write(stream))
-            tasks.create_task(self._report(every))
-            tasks.create_task(self._read(stream))
+        # No task group: one that fails while we are cancelled tells only of its failure (Python
+        # 3.11), and we would connect again instead of ending.
+        works = (self._write(stream), self._report(every), self._read(stream))
+        tasks = [asyncio.create_task(work) for work in works]
+        try:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _write(self, stream: Stream) -> None:
         while True:
@@ -155,11 +163,7 @@ class Link:
         raise LinkLostError("the scheduler ended the stream")
 
 
-def _first(group: BaseExceptionGroup[Any]) -> str:
-    """The first reason in a group, for the log."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+def _reason(error: BaseException) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
         return str(error.code().name)
     return str(error) or type(error).__name__

@@ -214,6 +214,20 @@ async def test_whoever_does_not_greet_is_left(inside: Inside) -> None:
         await Scheduler(inside).link.converse(stranger)
 
 
+async def test_who_is_told_to_end_as_the_scheduler_goes_ends(inside: Inside) -> None:
+    """All parts die at once when what started them is killed: both happen in one turn."""
+    scheduler = Scheduler(inside)
+    link = asyncio.create_task(scheduler.link.run())
+    stream = await scheduler.accept()
+    stream.welcome()
+    await stream.hear("device_report")
+    stream.end()
+    await asyncio.sleep(0)  # the reader has the end now, and the group will fail
+    link.cancel()
+    await asyncio.wait([link], timeout=5)
+    assert link.cancelled()
+
+
 async def test_a_sick_triton_is_reported(scheduler: Scheduler, inside: Inside) -> None:
     inside.triton.alive = False
     stream = await scheduler.accept()
