@@ -175,12 +175,13 @@ FROM leader
 WHERE name = 'scheduler'
 
 -- name: lead
-INSERT INTO leader AS l (name, epoch, holder, expires_at)
-VALUES ('scheduler', 1, %(holder)s, clock_timestamp() + make_interval(secs => %(lease_seconds)s))
-ON CONFLICT (name) DO UPDATE SET
-    epoch = l.epoch + 1, holder = excluded.holder, expires_at = excluded.expires_at
-WHERE l.expires_at <= clock_timestamp()
-   OR (l.holder = excluded.holder AND l.expires_at <= clock_timestamp() + interval '1.5 s')
+-- The row is there (migration 0003): of two that take it at once, the second finds it taken.
+UPDATE leader SET
+    epoch = epoch + 1, holder = %(holder)s,
+    expires_at = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+WHERE name = 'scheduler'
+  AND (expires_at <= clock_timestamp()
+       OR (holder = %(holder)s AND expires_at <= clock_timestamp() + interval '1.5 s'))
 RETURNING epoch
 
 -- name: renew

@@ -88,6 +88,12 @@ async def test_who_lives_is_not_deposed_by_another_of_the_same_name(
             assert await waiting == 2
 
 
+async def test_the_row_is_there_before_anybody_leads(lease: Database) -> None:
+    """Two that start over an empty database at once must not both make it."""
+    [row] = await lease.rows("leader")
+    assert (row["epoch"], row["leads"]) == (0, False)
+
+
 async def test_of_many_at_once_one_leads(dsn: str, lease: Database) -> None:
     rivals = [asyncio.create_task(Leadership(lease, f"r{i}", meter=METER).won()) for i in range(20)]
     await asyncio.wait(rivals, timeout=1.5)

@@ -4,6 +4,9 @@ ALTER TABLE leader
     ADD COLUMN holder     text        NOT NULL DEFAULT '',
     ADD COLUMN expires_at timestamptz NOT NULL DEFAULT '-infinity';
 
+-- Elections update it. Were it inserted by the first, two firsts would meet in the index below.
+INSERT INTO leader (name, epoch) VALUES ('scheduler', 0) ON CONFLICT DO NOTHING;
+
 -- Makes the epoch a key column: taking over conflicts with the lock below, renewing does not.
 CREATE UNIQUE INDEX leader_epoch ON leader (name, epoch);
 
