@@ -22,7 +22,7 @@ from atelier.metrics import exported
 from atelier.object_keys import in_secondary
 from atelier.object_store import PART_BYTES, ObjectStore
 from atelier.stores import Stores
-from tests.support.processes import free_address
+from tests.support.ports import free_address
 from tests.support.s3 import S3Server
 
 KEY = "results/local/0197aaaa-0000-7000-8000-000000000001/7/0.png"

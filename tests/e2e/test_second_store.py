@@ -16,7 +16,7 @@ from atelier.v1 import generation_pb2 as pb
 from tests.e2e.conftest import Stack, create, wait_until
 from tests.e2e.test_command_line import atelier
 from tests.e2e.test_videos import film
-from tests.support.processes import free_address
+from tests.support.ports import free_address
 from tests.support.s3 import S3Server
 
 METRICS = free_address()  # of the agent

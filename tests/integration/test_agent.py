@@ -39,6 +39,7 @@ from tests.integration.toy_model import (
     SLOW,
     write_repository,
 )
+from tests.support.ports import free_port
 
 pytest.importorskip("pytriton", reason="the embedded Triton is not installed")
 from atelier.embedded.part import NotReadyError
@@ -51,12 +52,6 @@ pytestmark = [
 
 KEY = "drawn-at-start"
 PATIENCE_SECONDS = 30.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class TritonProcess:

@@ -24,7 +24,8 @@ from scheduler.recent import KEPT
 from tests.support.agent import ScriptedAgent
 from tests.support.generations import generation
 from tests.support.house import House
-from tests.support.processes import Process, free_address, scheduler_process
+from tests.support.ports import free_address
+from tests.support.processes import Process, scheduler_process
 
 Watch = AsyncIterator[pb.WatchFleetResponse]
 

@@ -25,7 +25,8 @@ from gateway.inputs import Inputs
 from gateway.results import Results
 from gateway.scheduler_client import SchedulerClient
 from tests.support.cards import toy_card
-from tests.support.processes import Process, free_address, scheduler_process
+from tests.support.ports import free_address
+from tests.support.processes import Process, scheduler_process
 
 Stub = generation_pb2_grpc.GenerationServiceStub
 

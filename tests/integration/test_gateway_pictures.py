@@ -23,7 +23,8 @@ from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc
 from tests.support.cards import CARD
 from tests.support.hostile import HOSTILE, picture, png, saved
-from tests.support.processes import Process, free_address, scheduler_process
+from tests.support.ports import free_address
+from tests.support.processes import Process, scheduler_process
 from tests.support.s3 import s3_server
 
 SECRET = "canary-secret"

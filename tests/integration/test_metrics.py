@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from atelier.config import SchedulerSettings
 from atelier.metrics import MetricsError, exported
 from tests.e2e.conftest import wait_until
-from tests.support.processes import free_address, scheduler_process
+from tests.support.ports import free_address
+from tests.support.processes import scheduler_process
 
 Samples = dict[tuple[str, str], float]  # (name, generation or le or empty) -> value
 

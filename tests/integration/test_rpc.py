@@ -7,7 +7,7 @@ import pytest
 
 from atelier.service import serving
 from atelier.v1 import model_pb2, model_pb2_grpc
-from tests.support.processes import free_address
+from tests.support.ports import free_address
 
 METHODS = {
     "unary": "/grpc.health.v1.Health/Check",

@@ -19,7 +19,7 @@ from benchmarks.device_time import Done
 from benchmarks.sleeping_repository import Sleeper, write_repository
 from benchmarks.sleeping_stack import GUIDANCE_STEP, spans
 from scheduler.model import model_of
-from tests.support.processes import free_address
+from tests.support.ports import free_address
 
 pytest.importorskip("pytriton", reason="the embedded Triton is not installed")
 from atelier.embedded.part import NotReadyError

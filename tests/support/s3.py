@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,14 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-
-def free_ports(names: tuple[str, ...]) -> dict[str, int]:
-    """A port for each, which nobody listens on."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in names]
-    ports = {name: probe.getsockname()[1] for name, probe in zip(names, probes, strict=True)}
-    for probe in probes:
-        probe.close()
-    return ports
+from tests.support.ports import free_ports
 
 
 class S3Server:
