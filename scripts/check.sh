@@ -15,4 +15,5 @@ $bin/lint-imports
 heading "contract and generated files"
 scripts/verify.sh
 heading "tests"
-exec $bin/pytest ${PYTEST_ARGS:-}
+# Three files at a time, in their order (the slowest come first): they mostly wait for processes.
+exec $bin/pytest -n "${TEST_WORKERS:-3}" --dist loadfile --no-loadscope-reorder ${PYTEST_ARGS:-}
