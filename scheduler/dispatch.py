@@ -179,6 +179,8 @@ class Dispatch:
 
     def cancel(self, generation_id: str) -> None:
         """Tell the agent to stop a running generation at its next step, now or when it is back."""
+        if not self._live.knows(generation_id):
+            return  # it ended before the wish was acknowledged
         self._live.cancelling.add(generation_id)
         if row := self._live.running.get(generation_id):
             self._lines.cancel(row)

@@ -87,7 +87,8 @@ class Live:
                 self.sched.finished(ticket)
             else:
                 self.sched.remove(ticket.id)
-            self.preempting.add(ticket.id)
+            if ticket.id in self.running or ticket.id in self.claiming:
+                self.preempting.add(ticket.id)  # else it has ended, and its agent stops it already
         return kept
 
     def device_down(self, device_id: str) -> None:

@@ -135,6 +135,26 @@ async def test_a_cancel_whose_caller_left_is_followed(house: House) -> None:
     assert house.live.queued == 0
 
 
+async def test_a_cancel_that_is_acknowledged_after_its_end_leaves_nothing(house: House) -> None:
+    house.join()
+    g, attempt = await running(house)
+
+    async def overtaken(real: Any, *arguments: Any) -> Any:
+        row = await real(*arguments)
+        house.hear(
+            succeeded=agent_pb2.AttemptSucceeded(
+                attempt=attempt, results=[result_to(RESULT)], provenance=provenance_to(BY)
+            )
+        )
+        await until(lambda: g.id not in house.live.running)
+        return row
+
+    once(house, "request_cancel", overtaken)
+    await house.stop(g.id)
+    assert await state(house, g) is State.SUCCEEDED
+    assert not house.live.cancelling
+
+
 async def test_a_claim_that_nobody_heard_of_is_taken(house: House) -> None:
     once(house, "claim", unacknowledged)
     house.join()

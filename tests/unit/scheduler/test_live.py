@@ -14,13 +14,16 @@ from tests.support.core import Core, ticket
 
 @pytest.fixture
 def one_taken_off() -> tuple[Live, Sched, Ticket]:
-    """A ticket that the core took off d0, and has queued again; the decision is in its books."""
+    """A ticket that the core took off d0 while it was claimed for it, and has queued again; the
+    decision is in its books."""
     core = Core(resident="a")
     core.submit(ticket("1", level=0))
     sched = core.sched
     taken = sched.devices["d0"].running["1"]
     sched.books.preempt(sched.devices["d0"], taken, "for a test")
-    return Live(sched, lambda: 0.0), sched, taken
+    live = Live(sched, lambda: 0.0)
+    live.claiming.add("1")
+    return live, sched, taken
 
 
 def test_it_is_in_no_queue(one_taken_off: tuple[Live, Sched, Ticket]) -> None:
@@ -57,4 +60,16 @@ def test_what_is_bound_elsewhere_at_once_waits_for_its_agent(
     assert [d for d in live.decided() if isinstance(d, Bind)] == []
     assert live.preempting == {"1"}
     assert not sched.devices["d1"].running
+    check_integrity(sched)
+
+
+def test_what_has_ended_and_is_being_stopped_is_only_forgotten(
+    one_taken_off: tuple[Live, Sched, Ticket],
+) -> None:
+    live, sched, taken = one_taken_off
+    live.claiming.clear()
+    live.did(sched.books.take())
+    assert live.decided() == [Preempt(taken, "d0", "for a test")]
+    assert not live.preempting
+    assert sched.queues.get("1") is None
     check_integrity(sched)
