@@ -24,7 +24,7 @@ from agent.blame import Blame
 from agent.buffers import OUTPUTS, Shape, SharedRows, StepBuffers, StepRows
 from agent.sampler import Floats
 from agent.shared_memory import UNANSWERED, SharedMemory
-from agent.triton_errors import OUT_OF_MEMORY, classify, malformed
+from agent.triton_errors import OUT_OF_MEMORY, BrokenOffError, classify, malformed
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
 from atelier.rpc import channel
@@ -60,6 +60,7 @@ class Triton:
         self._died: dict[str, int] = {}  # at which load of a model its process was found dead
         self._metadata = ((_ADMIN_KEY_HEADER, admin_key),) if admin_key else ()
         self._blame = Blame()
+        self._ended = False  # seen, and nothing answered since: what is sent now did not end it
         self._shared = SharedMemory(self._call, buffers)
 
     async def live(self) -> bool:
@@ -248,7 +249,8 @@ class Triton:
 
     async def _ask(self, request: pb.ModelInferRequest, timeout: float) -> pb.ModelInferResponse:
         loads = self._loads[request.model_name]
-        connected = self._channel.get_state() is grpc.ChannelConnectivity.READY
+        ready = self._channel.get_state() is grpc.ChannelConnectivity.READY
+        connected = ready and not self._ended
         try:
             with self._blame.inference(connected=connected):
                 return await self._call("ModelInfer", request, timeout)
@@ -277,9 +279,13 @@ class Triton:
 
     async def _call(self, method: str, request: Any, timeout: float) -> Any:
         try:
-            return await getattr(self._stub, method)(
+            answer = await getattr(self._stub, method)(
                 request, timeout=timeout, metadata=self._metadata
             )
         except grpc.aio.AioRpcError as error:
             model = getattr(request, "model_name", "")
-            raise classify(error.code(), error.details() or "", method, model) from None
+            failure = classify(error.code(), error.details() or "", method, model)
+            self._ended = self._ended or isinstance(failure, BrokenOffError)
+            raise failure from None
+        self._ended = False
+        return answer
