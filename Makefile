@@ -12,7 +12,7 @@ export PROMPT STATE_DIR PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help run test test-slow test-full gpu-check verify stubs states lint format types \
 	train-tiny-image export-tiny-image export-tiny-video obey train-tiny-video obey-video \
-	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-pauses bench-store bench-engines bench-int8 test-wheel mutants lock clean
+	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-pauses bench-store bench-engines bench-int8 test-wheel simulate-faults mutants lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 20
@@ -107,6 +107,12 @@ test-wheel: ## build the wheel, install it elsewhere, and draw with it
 
 lock: .venv/.dev ## write locks/ again from pyproject.toml
 	@scripts/lock.sh
+
+SCHEDULES ?= 1000
+SEED ?= 1
+TRACE ?=
+simulate-faults: .venv/.dev ## the live scheduler under SCHEDULES random schedules of faults, from SEED on (4 minutes)
+	@.venv/bin/python -m tests.simulated --schedules $(SCHEDULES) --seed $(SEED) $(if $(TRACE),--trace)
 
 mutants: .venv/.dev ## plant faults that break a promise, one at a time; each must be found (15 minutes)
 	@.venv/bin/python scripts/mutants.py

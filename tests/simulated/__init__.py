@@ -1,0 +1,1 @@
+"""The live scheduler and the agents' side of it, simulated: docs/promises.md tells what for."""
