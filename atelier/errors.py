@@ -74,8 +74,15 @@ class FailedPreconditionError(AtelierError):
     reason = "FAILED_PRECONDITION"
 
 
+class AbortedError(AtelierError):
+    """Somebody else changed it meanwhile; read it again, and begin anew."""
+
+    code = "ABORTED"
+    reason = "ABORTED"
+
+
 class AlreadyExistsError(AtelierError):
-    """The request_id was used for another request."""
+    """The request_id was used for another request, or the name for another thing."""
 
     code = "ALREADY_EXISTS"
     reason = "REQUEST_ID_REUSED"

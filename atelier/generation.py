@@ -154,6 +154,7 @@ class Generation:
     results: tuple[Result, ...] = ()
     failure: Failure | None = None
     provenance: Provenance | None = None
+    preset: str = ""  # the one that it took values from, with its version; "": none
 
 
 def new_id(now_seconds: float, random_bits: int) -> str:

@@ -68,6 +68,10 @@ class GenerationStore:
         except KeyError:  # retention took it between the two statements
             raise UnavailableError("the request_id has just expired; try again") from None
 
+    async def find(self, tenant: str, request_id: str) -> Generation | None:
+        """What a request_id stands for."""
+        return _one(await self._run("find_request", tenant=tenant, request_id=request_id))
+
     async def read(self, tenant: str, generation_id: str) -> Generation | None:
         return _one(await self._run("read", tenant=tenant, id=generation_id))
 
@@ -188,6 +192,7 @@ def _row(generation: Generation) -> dict[str, Any]:
         "request_hash": generation.request_hash.hex(),
         "deadline": deadline.isoformat() if deadline else None,
         "create_time": generation.create_time.isoformat(),
+        "preset": generation.preset,
     }
 
 
@@ -214,6 +219,7 @@ def _generation(row: Mapping[str, Any]) -> Generation:
         results=tuple(Result(**result) for result in row["results"] or ()),
         failure=Failure(**failure) if failure else None,
         provenance=Provenance(**provenance) if provenance else None,
+        preset=row["preset"],
     )
 
 

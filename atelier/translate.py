@@ -38,6 +38,11 @@ def state_from(number: int) -> State | None:
     return _STATES_BACK.get(number)
 
 
+def state_to(state: State) -> pb.GenerationState.ValueType:
+    """The enum value of a state."""
+    return pb.GenerationState.ValueType(_STATES[state])
+
+
 def priority_from(number: int) -> Priority | None:
     """The class of an enum value; NORMAL where unspecified, None for an unknown one."""
     return Priority.NORMAL if number == 0 else _PRIORITIES_BACK.get(number)
@@ -73,7 +78,7 @@ def generation_to(generation: Generation) -> pb.Generation:
         id=generation.id,
         tenant=generation.tenant,
         model=generation.model,
-        state=pb.GenerationState.ValueType(_STATES[generation.state]),
+        state=state_to(generation.state),
         attempt=generation.attempt,
         results=[result_to(result) for result in generation.results],
         create_time=time_to(generation.create_time),
@@ -83,6 +88,7 @@ def generation_to(generation: Generation) -> pb.Generation:
         request_id=generation.request_id,
         priority=priority_to(generation.priority),
         deadline=time_to(generation.deadline),
+        preset=generation.preset,
     )
     if isinstance(generation.spec, VideoSpec):
         message.video.CopyFrom(video_to(generation.spec))
@@ -109,6 +115,7 @@ def generation_from(message: pb.Generation, request_hash: bytes = b"") -> Genera
         labels=dict(message.labels),
         request_id=message.request_id,
         request_hash=request_hash,
+        preset=message.preset,
     )
 
 

@@ -19,11 +19,14 @@ from atelier.v1 import (
     generation_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
+    preset_pb2,
+    preset_pb2_grpc,
 )
 from gateway.fleet_servicer import FleetServicer
 from gateway.generation_servicer import GenerationServicer
 from gateway.inputs import Inputs
 from gateway.model_servicer import ModelServicer
+from gateway.preset_servicer import PresetServicer
 from gateway.results import Results
 from gateway.scheduler_client import SchedulerClient
 
@@ -53,11 +56,15 @@ async def run(settings: GatewaySettings) -> None:
         def register(server: grpc.aio.Server) -> None:
             generation_pb2_grpc.add_GenerationServiceServicer_to_server(generations, server)
             model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalog), server)
+            preset_pb2_grpc.add_PresetServiceServicer_to_server(
+                PresetServicer(scheduler, catalog, settings.tenant), server
+            )
             fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetServicer(scheduler), server)
 
         services = [
             generation_pb2.DESCRIPTOR.services_by_name["GenerationService"],
             model_pb2.DESCRIPTOR.services_by_name["ModelService"],
+            preset_pb2.DESCRIPTOR.services_by_name["PresetService"],
             fleet_pb2.DESCRIPTOR.services_by_name["FleetService"],
         ]
         await stack.enter_async_context(

@@ -11,14 +11,25 @@ from typing import TypeAlias
 import grpc
 
 from atelier.catalog import Catalog
+from atelier.errors import InvalidArgumentError
 from atelier.generation import new_id
-from atelier.spec import MAX_SEED
+from atelier.spec import MAX_SEED, REQUEST_ID
 from atelier.translate import generation_to
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import generation_pb2_grpc as pb_grpc
 from atelier.v1 import scheduler_pb2
 from gateway.inputs import Inputs
-from gateway.requests import Asked, asked_of, checked_id, fits_page, page_of, page_token
+from gateway.preset_servicer import Presets
+from gateway.presets import Found
+from gateway.requests import (
+    Asked,
+    asked_of,
+    checked_id,
+    fits_page,
+    hash_of,
+    page_of,
+    page_token,
+)
 from gateway.results import Results
 from gateway.scheduler_client import SchedulerClient
 
@@ -37,6 +48,7 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
         tenant: str,
     ) -> None:
         self._scheduler = scheduler
+        self._presets = Presets(scheduler)
         self._catalog = catalog
         self._inputs = inputs
         self._results = results
@@ -98,13 +110,31 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
     async def _create(
         self, request: pb.CreateGenerationRequest, context: Context, path: str = ""
     ) -> pb.Generation:
-        asked = await self._inputs.read(request, lambda: self._asked(request, path))
+        presets = await self._presets.find([request], self._tenant, self._catalog, context)
+        asked = await self._inputs.read(request, lambda: self._asked(request, presets, path))
         wrong = await self._inputs.take(asked.pictures, keep=not asked.bad)
-        generation = asked.checked(wrong)
+        try:
+            generation = asked.checked(wrong)
+        except InvalidArgumentError:
+            if earlier := await self._earlier(request, context):
+                return earlier
+            raise
         message = generation_to(generation)
         return await self._scheduler.submit(message, generation.request_hash, context)
 
-    def _asked(self, request: pb.CreateGenerationRequest, path: str) -> Asked:
+    async def _earlier(
+        self, request: pb.CreateGenerationRequest, context: Context
+    ) -> pb.Generation | None:
+        """What came of a request when it was sent before: what made it good then (a preset, a
+        deadline that had not passed) may have changed, and it is the same generation all the same.
+        """
+        if not REQUEST_ID.fullmatch(request.request_id):
+            return None
+        return await self._scheduler.find(
+            self._tenant, request.request_id, hash_of(request), context
+        )
+
+    def _asked(self, request: pb.CreateGenerationRequest, presets: Found, path: str) -> Asked:
         return asked_of(
             request,
             catalog=self._catalog,
@@ -112,6 +142,7 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
             new_id=lambda: new_id(time.time(), secrets.randbits(74)),
             new_seed=lambda: secrets.randbelow(MAX_SEED + 1),
             now=datetime.now(UTC),
+            presets=presets,
             path=path,
         )
 

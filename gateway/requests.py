@@ -17,13 +17,15 @@ from itertools import accumulate
 
 from google.protobuf.message import Message
 
-from atelier.catalog import Catalog
+from atelier.catalog import Catalog, ModelCard
 from atelier.errors import InvalidArgumentError, Violation
 from atelier.generation import Generation, Priority
 from atelier.spec import REQUEST_ID, UUID, label_violations
+from atelier.suggest import known_names
 from atelier.translate import optional_time_from, priority_from, state_from
 from atelier.v1 import generation_pb2 as pb
-from gateway.specs import Picture, SpecReader
+from gateway.presets import NOTHING, Found, filled_in, reference_to
+from gateway.specs import NO_PRESET, Picture, SpecReader
 
 DEFAULT_PAGE, MAX_PAGE = 50, 1_000
 MAX_PAGE_TOKEN = 256  # characters; ours have about half of that
@@ -68,11 +70,13 @@ def asked_of(
     new_id: Callable[[], str],
     new_seed: Callable[[], int],
     now: datetime,
+    presets: Found = NOTHING,
     path: str = "",
 ) -> Asked:
     """What a request asks for.
 
     Args:
+        presets: that callers wrote, of those that the request may name.
         path: where the request lies in the message sent, such as "create."
     """
     bad: list[Violation] = []
@@ -82,8 +86,8 @@ def asked_of(
         )
     card = catalog.get(request.model)
     if card is None:
-        known = ", ".join(catalog.cards)
-        bad.append(Violation(f"{path}model", f"unknown; these are served: {known}"))
+        text = f"unknown; {known_names(request.model, catalog.cards)}"
+        bad.append(Violation(f"{path}model", text))
     bad += label_violations(request.labels, f"{path}labels")
     priority = priority_from(request.priority)
     if priority is None:
@@ -99,8 +103,9 @@ def asked_of(
     if card is None:
         return Asked(None, (), tuple(bad))
     reader = SpecReader(card, tenant)
-    spec = reader.read(request, path, new_seed)
-    bad += reader.bad
+    whole, given, preset = _with_preset(request, card, presets, path, bad)
+    spec = reader.read(whole, path, new_seed, card.presets.get(preset, NO_PRESET))
+    bad += [_by_preset(wrong, given, preset, path) for wrong in reader.bad]
     if bad or spec is None:
         return Asked(None, tuple(reader.pictures), tuple(bad))
     generation = Generation(
@@ -113,9 +118,46 @@ def asked_of(
         deadline=deadline,
         labels=dict(request.labels),
         request_id=request.request_id,
-        request_hash=hash_of(request),
+        request_hash=hash_of(request),  # as it was sent: a preset may be another by the next try
+        preset=preset,
     )
     return Asked(generation, tuple(reader.pictures), ())
+
+
+def _with_preset(
+    request: pb.CreateGenerationRequest,
+    card: ModelCard,
+    presets: Found,
+    path: str,
+    bad: list[Violation],
+) -> tuple[pb.CreateGenerationRequest, frozenset[str], str]:
+    """The request with what its preset gives, the fields that this is, and the preset's name as
+    the generation tells it. One of the model's own is left to SpecReader."""
+    name = request.preset
+    if not (template := presets.presets.get((card.name, name))):
+        if name and name not in card.presets:
+            known = {*card.presets, *presets.names.get(card.name, ())}
+            text = f"{card.name} knows none of that name; {known_names(name, known)}"
+            bad.append(Violation(f"{path}preset", text))
+            name = ""
+        return request, frozenset(), name
+    whole, kind = pb.CreateGenerationRequest(), template.WhichOneof("spec")
+    whole.CopyFrom(request)
+    if request.WhichOneof("spec") not in (None, kind):  # SpecReader says so
+        return request, frozenset(), reference_to(template)
+    if kind == "video":
+        given = filled_in(whole.video, template.video)
+    else:
+        given = filled_in(whole.image, template.image)
+    return whole, frozenset(given), reference_to(template)
+
+
+def _by_preset(wrong: Violation, given: frozenset[str], preset: str, path: str) -> Violation:
+    """What is wrong with a value that the caller did not give tells where it comes from."""
+    field = wrong.field.removeprefix(path).partition(".")[2].partition(".")[0]
+    if field not in given:
+        return wrong
+    return Violation(wrong.field, f"{wrong.description} (from the preset {preset})")
 
 
 def _time_of(message: Message, field: str, path: str, bad: list[Violation]) -> datetime | None:

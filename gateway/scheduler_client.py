@@ -13,7 +13,13 @@ from google.protobuf.message import Message
 
 from atelier.errors import UnavailableError
 from atelier.rpc import channel
-from atelier.v1 import fleet_pb2, fleet_pb2_grpc, generation_pb2, scheduler_pb2_grpc
+from atelier.v1 import (
+    fleet_pb2,
+    fleet_pb2_grpc,
+    generation_pb2,
+    preset_store_pb2_grpc,
+    scheduler_pb2_grpc,
+)
 from atelier.v1 import scheduler_pb2 as pb
 
 log = structlog.get_logger()
@@ -33,6 +39,7 @@ class SchedulerClient:
         self._channel = channel(address, again=True)
         self._stub = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
         self.fleet = fleet_pb2_grpc.FleetServiceStub(self._channel)
+        self.presets = preset_store_pb2_grpc.PresetStoreServiceStub(self._channel)
         self._limit = call_timeout_seconds
 
     async def close(self) -> None:
@@ -53,6 +60,31 @@ class SchedulerClient:
         answer: pb.SubmitGenerationResponse = await self._stub.SubmitGeneration(
             request, timeout=self._timeout(context), wait_for_ready=True
         )
+        return answer.generation
+
+    async def find(
+        self,
+        tenant: str,
+        request_id: str,
+        request_hash: bytes,
+        context: grpc.aio.ServicerContext,
+    ) -> generation_pb2.Generation | None:
+        """What a request came to when it was sent before; None where it was not.
+
+        Raises:
+            AlreadyExistsError: its request_id was used for another.
+        """
+        request = pb.FindSubmissionRequest(
+            tenant=tenant, request_id=request_id, request_hash=request_hash
+        )
+        try:
+            answer: pb.FindSubmissionResponse = await self._stub.FindSubmission(
+                request, timeout=self._timeout(context), wait_for_ready=True
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise
         return answer.generation
 
     async def read(
@@ -87,7 +119,7 @@ class SchedulerClient:
         request: Q,
         context: grpc.aio.ServicerContext,
     ) -> A:
-        """A call of `fleet`, handed on as it came."""
+        """A call of `fleet` or `presets`."""
         answer: A = await method(request, timeout=self._timeout(context), wait_for_ready=True)
         return answer
 

@@ -35,7 +35,7 @@ from atelier.translate import image_format_from, video_format_from
 from atelier.v1 import generation_pb2 as pb
 from gateway import offers
 
-_NO_PRESET = Preset("", {})
+NO_PRESET = Preset("", {})
 _NOT_YOURS = "is no key of yours that holds a picture: see Result.object_key of your generations"
 
 
@@ -71,22 +71,22 @@ class SpecReader:
         self._tenant = tenant
 
     def read(
-        self, request: pb.CreateGenerationRequest, path: str, new_seed: Callable[[], int]
+        self,
+        request: pb.CreateGenerationRequest,
+        path: str,
+        new_seed: Callable[[], int],
+        preset: Preset = NO_PRESET,
     ) -> Spec | None:
         """The spec, to be used only if nothing is bad; None where there is none.
 
         Args:
             path: where the request lies in the message sent, such as "create."
+            preset: one of the model's own.
         """
         card, kind = self._card, request.WhichOneof("spec")
         if kind != card.kind:
             self._wrong(f"{path}spec", f"{card.name} makes {card.kind}s: fill in {card.kind}")
             return None
-        preset = card.presets.get(request.preset) if request.preset else _NO_PRESET
-        if preset is None:
-            known = ", ".join(card.presets) or "none"
-            self._wrong(f"{path}preset", f"unknown; {card.name} has: {known}")
-            preset = _NO_PRESET
         choices = Choices(
             kind=card.kind,
             limits=card.limits,

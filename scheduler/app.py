@@ -19,12 +19,15 @@ from atelier.generation_store import GenerationStore
 from atelier.metrics import exported
 from atelier.migrate import migrate
 from atelier.order_store import OrderStore
+from atelier.preset_store import PresetStore
 from atelier.service import serving, tasks, unless_stopped
 from atelier.v1 import (
     agent_pb2,
     agent_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
+    preset_store_pb2,
+    preset_store_pb2_grpc,
     scheduler_pb2,
     scheduler_pb2_grpc,
 )
@@ -46,6 +49,7 @@ from scheduler.model import models_of
 from scheduler.orders import Orders
 from scheduler.outcomes import Outcomes
 from scheduler.pauses import Pauses, collect, settled
+from scheduler.preset_servicer import PresetServicer
 from scheduler.recent import Recent
 from scheduler.reports import Reports
 from scheduler.sched import Sched
@@ -140,16 +144,19 @@ async def _run(settings: SchedulerSettings) -> None:
         view = FleetView(live, fleet, _wall)
         watch = FleetWatch(view, recent, epoch=epoch, clock=clock)
         operators = FleetServicer(live, view, watch, recent, orders, background)
+        presets = PresetServicer(PresetStore(store.database))
         agents = AgentServicer(lines, fleet, reports, report_seconds=settings.report_seconds)
 
         def register(server: grpc.aio.Server) -> None:
             scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(generations, server)
             fleet_pb2_grpc.add_FleetServiceServicer_to_server(operators, server)
+            preset_store_pb2_grpc.add_PresetStoreServiceServicer_to_server(presets, server)
             agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
 
         services = [
             scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"],
             fleet_pb2.DESCRIPTOR.services_by_name["FleetService"],
+            preset_store_pb2.DESCRIPTOR.services_by_name["PresetStoreService"],
             agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
         ]
         await stack.enter_async_context(serving(settings.scheduler_listen, services, register))

@@ -43,14 +43,7 @@ class Intake:
         future: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
         self._waiting.append((generation, future))
         self._wake.set()
-        stored = await future
-        if stored.request_hash != generation.request_hash:
-            raise AlreadyExistsError(
-                f"request_id {generation.request_id!r} was used for another request: generation "
-                f"{stored.id}; send that request again, or take a new request_id",
-                metadata={"generation_id": stored.id},
-            )
-        return stored
+        return of_request(await future, generation.request_hash)
 
     async def run(self) -> None:
         """Commit group after group, until cancelled."""
@@ -94,3 +87,18 @@ class Intake:
         except UnavailableError:
             # A commit can succeed while we see an error; sending it again is safe, and finds out.
             return await self._store.insert(generations)
+
+
+def of_request(stored: Generation, request_hash: bytes) -> Generation:
+    """What stands for a request_id.
+
+    Raises:
+        AlreadyExistsError: it stands for another request.
+    """
+    if stored.request_hash != request_hash:
+        raise AlreadyExistsError(
+            f"request_id {stored.request_id!r} was used for another request: generation"
+            f" {stored.id}; send that request again, or take a new request_id",
+            metadata={"generation_id": stored.id},
+        )
+    return stored

@@ -16,7 +16,7 @@ from atelier.v1 import scheduler_pb2 as pb
 from atelier.v1 import scheduler_pb2_grpc as pb_grpc
 from scheduler.background import Background
 from scheduler.dispatch import Dispatch
-from scheduler.intake import Intake
+from scheduler.intake import Intake, of_request
 from scheduler.live import Live
 from scheduler.outcomes import Outcomes
 from scheduler.present import view_to
@@ -59,6 +59,15 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         generation = generation_from(request.generation, request.request_hash)
         stored = await self._intake.submit(generation)
         return pb.SubmitGenerationResponse(generation=view_to(self._view(stored), self._live))
+
+    async def FindSubmission(
+        self, request: pb.FindSubmissionRequest, context: Context
+    ) -> pb.FindSubmissionResponse:
+        found = await self._store.find(request.tenant, request.request_id)
+        if found is None:
+            raise NotFoundError(f"request_id {request.request_id} stands for no generation")
+        stored = of_request(found, request.request_hash)
+        return pb.FindSubmissionResponse(generation=view_to(self._view(stored), self._live))
 
     async def ReadGeneration(
         self, request: pb.ReadGenerationRequest, context: Context

@@ -8,11 +8,12 @@
 -- find_submitted then reads what stands.
 WITH new AS (
     INSERT INTO generations (id, tenant, model, spec, priority, labels, request_id, request_hash,
-                             deadline, create_time)
-    SELECT id, tenant, model, spec, priority, labels, request_id, request_hash, deadline, create_time
+                             deadline, create_time, preset)
+    SELECT id, tenant, model, spec, priority, labels, request_id, request_hash, deadline, create_time,
+           preset
     FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(
         id uuid, tenant text, model text, spec jsonb, priority text, labels jsonb, request_id text,
-        request_hash text, deadline timestamptz, create_time timestamptz)
+        request_hash text, deadline timestamptz, create_time timestamptz, preset text)
     WHERE {fence}
     ORDER BY id
     ON CONFLICT DO NOTHING
@@ -31,6 +32,10 @@ SELECT g.* FROM unnest(%(tenants)s::text[], %(request_ids)s::text[]) AS k(tenant
 JOIN request_keys r ON r.tenant = k.tenant AND r.request_id = k.request_id
 JOIN generations g ON g.id = r.generation_id
 WHERE NOT g.id = ANY(%(ids)s::uuid[])
+
+-- name: find_request
+SELECT g.* FROM request_keys r JOIN generations g ON g.id = r.generation_id
+WHERE r.tenant = %(tenant)s AND r.request_id = %(request_id)s
 
 -- name: read
 SELECT * FROM generations WHERE tenant = %(tenant)s AND id = %(id)s
@@ -238,3 +243,71 @@ RETURNING generation_id
 
 -- name: drop_day
 SELECT drop_day(%(name)s, %(retention_days)s) AS dropped WHERE {fence}
+
+-- name: create_preset
+-- Nothing where it is there, or its tenant has as many as it may. Of two at once, the second waits
+-- for the first, and finds its version taken.
+WITH new AS (
+    INSERT INTO preset_versions (tenant, model, name, version, description, kind, spec)
+    SELECT %(tenant)s, %(model)s, %(name)s,
+           1 + coalesce((SELECT max(version) FROM preset_versions
+                         WHERE tenant = %(tenant)s AND model = %(model)s AND name = %(name)s), 0),
+           %(description)s, %(kind)s, %(spec)s::jsonb
+    WHERE {fence}
+      AND NOT EXISTS (SELECT FROM presets
+                      WHERE tenant = %(tenant)s AND model = %(model)s AND name = %(name)s)
+      AND (SELECT count(*) FROM presets WHERE tenant = %(tenant)s) < %(most)s
+    ON CONFLICT DO NOTHING
+    RETURNING *
+), stands AS (
+    INSERT INTO presets SELECT tenant, model, name, version FROM new
+)
+SELECT * FROM new
+
+-- name: update_preset
+-- Nothing where another version stands.
+WITH before AS (
+    SELECT version FROM presets
+    WHERE tenant = %(tenant)s AND model = %(model)s AND name = %(name)s AND version = %(follows)s
+    FOR UPDATE
+), new AS (
+    INSERT INTO preset_versions (tenant, model, name, version, description, kind, spec)
+    SELECT %(tenant)s, %(model)s, %(name)s, version + 1, %(description)s, %(kind)s, %(spec)s::jsonb
+    FROM before WHERE {fence}
+    ON CONFLICT DO NOTHING
+    RETURNING *
+), stands AS (
+    UPDATE presets p SET version = new.version FROM new
+    WHERE p.tenant = new.tenant AND p.model = new.model AND p.name = new.name
+), gone AS (
+    DELETE FROM preset_versions v USING new
+    WHERE v.tenant = new.tenant AND v.model = new.model AND v.name = new.name
+      AND v.version <= new.version - %(kept)s::integer
+)
+SELECT * FROM new
+
+-- name: delete_preset
+DELETE FROM presets
+WHERE tenant = %(tenant)s AND model = %(model)s AND name = %(name)s
+  AND (%(only)s::integer = 0 OR version = %(only)s) AND {fence}
+RETURNING version
+
+-- name: had_preset
+SELECT version FROM preset_versions
+WHERE tenant = %(tenant)s AND model = %(model)s AND name = %(name)s
+LIMIT 1
+
+-- name: read_presets
+SELECT v.*, k.version AS asked
+FROM unnest(%(tenants)s::text[], %(models)s::text[], %(names)s::text[], %(versions)s::integer[])
+    AS k(tenant, model, name, version)
+LEFT JOIN presets p ON p.tenant = k.tenant AND p.model = k.model AND p.name = k.name
+JOIN preset_versions v ON v.tenant = k.tenant AND v.model = k.model AND v.name = k.name
+    AND v.version = coalesce(nullif(k.version, 0), p.version)
+
+-- name: scan_presets
+SELECT v.* FROM presets p JOIN preset_versions v USING (tenant, model, name, version)
+WHERE p.tenant IN (%(tenant)s, '') AND (%(model)s = '' OR p.model = %(model)s)
+  AND (p.model, p.name, p.tenant = '') > (%(after_model)s, %(after_name)s, %(after_shared)s::boolean)
+ORDER BY p.model, p.name, p.tenant = ''
+LIMIT %(limit)s::integer

@@ -818,6 +818,7 @@ class Generation(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    PRESET_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7."""
     tenant: _builtins.str
@@ -832,6 +833,10 @@ class Generation(_message.Message):
     """The key that makes its creation idempotent."""
     priority: Global___Priority.ValueType
     """How urgent it is."""
+    preset: _builtins.str
+    """The preset that it took values from, with its version, as CreateGenerationRequest.preset takes it
+    (draft@3, shared/draft@1; one of the model's own has no version); empty: none.
+    """
     @_builtins.property
     def image(self) -> Global___ImageSpec:
         """Pictures."""
@@ -897,10 +902,11 @@ class Generation(_message.Message):
         request_id: _builtins.str = ...,
         priority: Global___Priority.ValueType = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        preset: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "failure", b"failure", "finish_time", b"finish_time", "image", b"image", "progress", b"progress", "provenance", b"provenance", "spec", b"spec", "start_time", b"start_time", "video", b"video"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "deadline", b"deadline", "failure", b"failure", "finish_time", b"finish_time", "id", b"id", "image", b"image", "labels", b"labels", "model", b"model", "priority", b"priority", "progress", b"progress", "provenance", b"provenance", "request_id", b"request_id", "results", b"results", "spec", b"spec", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "deadline", b"deadline", "failure", b"failure", "finish_time", b"finish_time", "id", b"id", "image", b"image", "labels", b"labels", "model", b"model", "preset", b"preset", "priority", b"priority", "progress", b"progress", "provenance", b"provenance", "request_id", b"request_id", "results", b"results", "spec", b"spec", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["image", "video"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
@@ -950,7 +956,10 @@ class CreateGenerationRequest(_message.Message):
     model: _builtins.str
     """Name of the model (ModelService.ListModels)."""
     preset: _builtins.str
-    """Name of one of the model's presets; its values stand in for fields that are unset. May be empty."""
+    """A preset for the model, whose values stand in for fields that are unset: NAME is the caller's
+    own, else the shared one, else one of the model's own (Model.presets); NAME@VERSION an earlier
+    version; shared/NAME the shared one. May be empty.
+    """
     priority: Global___Priority.ValueType
     """How urgent it is."""
     @_builtins.property

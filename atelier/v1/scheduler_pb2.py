@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from atelier.v1 import generation_pb2 as atelier_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61telier/v1/scheduler.proto\x12\natelier.v1\x1a\x1b\x61telier/v1/generation.proto\"[\n\x17SubmitGenerationRequest\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\x12\x14\n\x0crequest_hash\x18\x02 \x01(\x0c\"F\n\x18SubmitGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"3\n\x15ReadGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"D\n\x16ReadGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"x\n\x16ScanGenerationsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12,\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1c.atelier.v1.GenerationFilter\x12\x11\n\tbefore_id\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\"F\n\x17ScanGenerationsResponse\x12+\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x16.atelier.v1.Generation\"3\n\x15StopGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"D\n\x16StopGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"5\n\x17\x46ollowGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"F\n\x18\x46ollowGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation2\xe0\x03\n\x10SchedulerService\x12]\n\x10SubmitGeneration\x12#.atelier.v1.SubmitGenerationRequest\x1a$.atelier.v1.SubmitGenerationResponse\x12W\n\x0eReadGeneration\x12!.atelier.v1.ReadGenerationRequest\x1a\".atelier.v1.ReadGenerationResponse\x12Z\n\x0fScanGenerations\x12\".atelier.v1.ScanGenerationsRequest\x1a#.atelier.v1.ScanGenerationsResponse\x12W\n\x0eStopGeneration\x12!.atelier.v1.StopGenerationRequest\x1a\".atelier.v1.StopGenerationResponse\x12_\n\x10\x46ollowGeneration\x12#.atelier.v1.FollowGenerationRequest\x1a$.atelier.v1.FollowGenerationResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61telier/v1/scheduler.proto\x12\natelier.v1\x1a\x1b\x61telier/v1/generation.proto\"[\n\x17SubmitGenerationRequest\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\x12\x14\n\x0crequest_hash\x18\x02 \x01(\x0c\"F\n\x18SubmitGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"Q\n\x15\x46indSubmissionRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0crequest_hash\x18\x03 \x01(\x0c\"D\n\x16\x46indSubmissionResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"3\n\x15ReadGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"D\n\x16ReadGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"x\n\x16ScanGenerationsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12,\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1c.atelier.v1.GenerationFilter\x12\x11\n\tbefore_id\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\"F\n\x17ScanGenerationsResponse\x12+\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x16.atelier.v1.Generation\"3\n\x15StopGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"D\n\x16StopGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"5\n\x17\x46ollowGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"F\n\x18\x46ollowGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation2\xb9\x04\n\x10SchedulerService\x12]\n\x10SubmitGeneration\x12#.atelier.v1.SubmitGenerationRequest\x1a$.atelier.v1.SubmitGenerationResponse\x12W\n\x0e\x46indSubmission\x12!.atelier.v1.FindSubmissionRequest\x1a\".atelier.v1.FindSubmissionResponse\x12W\n\x0eReadGeneration\x12!.atelier.v1.ReadGenerationRequest\x1a\".atelier.v1.ReadGenerationResponse\x12Z\n\x0fScanGenerations\x12\".atelier.v1.ScanGenerationsRequest\x1a#.atelier.v1.ScanGenerationsResponse\x12W\n\x0eStopGeneration\x12!.atelier.v1.StopGenerationRequest\x1a\".atelier.v1.StopGenerationResponse\x12_\n\x10\x46ollowGeneration\x12#.atelier.v1.FollowGenerationRequest\x1a$.atelier.v1.FollowGenerationResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,22 +36,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITGENERATIONREQUEST']._serialized_end=162
   _globals['_SUBMITGENERATIONRESPONSE']._serialized_start=164
   _globals['_SUBMITGENERATIONRESPONSE']._serialized_end=234
-  _globals['_READGENERATIONREQUEST']._serialized_start=236
-  _globals['_READGENERATIONREQUEST']._serialized_end=287
-  _globals['_READGENERATIONRESPONSE']._serialized_start=289
-  _globals['_READGENERATIONRESPONSE']._serialized_end=357
-  _globals['_SCANGENERATIONSREQUEST']._serialized_start=359
-  _globals['_SCANGENERATIONSREQUEST']._serialized_end=479
-  _globals['_SCANGENERATIONSRESPONSE']._serialized_start=481
-  _globals['_SCANGENERATIONSRESPONSE']._serialized_end=551
-  _globals['_STOPGENERATIONREQUEST']._serialized_start=553
-  _globals['_STOPGENERATIONREQUEST']._serialized_end=604
-  _globals['_STOPGENERATIONRESPONSE']._serialized_start=606
-  _globals['_STOPGENERATIONRESPONSE']._serialized_end=674
-  _globals['_FOLLOWGENERATIONREQUEST']._serialized_start=676
-  _globals['_FOLLOWGENERATIONREQUEST']._serialized_end=729
-  _globals['_FOLLOWGENERATIONRESPONSE']._serialized_start=731
-  _globals['_FOLLOWGENERATIONRESPONSE']._serialized_end=801
-  _globals['_SCHEDULERSERVICE']._serialized_start=804
-  _globals['_SCHEDULERSERVICE']._serialized_end=1284
+  _globals['_FINDSUBMISSIONREQUEST']._serialized_start=236
+  _globals['_FINDSUBMISSIONREQUEST']._serialized_end=317
+  _globals['_FINDSUBMISSIONRESPONSE']._serialized_start=319
+  _globals['_FINDSUBMISSIONRESPONSE']._serialized_end=387
+  _globals['_READGENERATIONREQUEST']._serialized_start=389
+  _globals['_READGENERATIONREQUEST']._serialized_end=440
+  _globals['_READGENERATIONRESPONSE']._serialized_start=442
+  _globals['_READGENERATIONRESPONSE']._serialized_end=510
+  _globals['_SCANGENERATIONSREQUEST']._serialized_start=512
+  _globals['_SCANGENERATIONSREQUEST']._serialized_end=632
+  _globals['_SCANGENERATIONSRESPONSE']._serialized_start=634
+  _globals['_SCANGENERATIONSRESPONSE']._serialized_end=704
+  _globals['_STOPGENERATIONREQUEST']._serialized_start=706
+  _globals['_STOPGENERATIONREQUEST']._serialized_end=757
+  _globals['_STOPGENERATIONRESPONSE']._serialized_start=759
+  _globals['_STOPGENERATIONRESPONSE']._serialized_end=827
+  _globals['_FOLLOWGENERATIONREQUEST']._serialized_start=829
+  _globals['_FOLLOWGENERATIONREQUEST']._serialized_end=882
+  _globals['_FOLLOWGENERATIONRESPONSE']._serialized_start=884
+  _globals['_FOLLOWGENERATIONRESPONSE']._serialized_end=954
+  _globals['_SCHEDULERSERVICE']._serialized_start=957
+  _globals['_SCHEDULERSERVICE']._serialized_end=1526
 # @@protoc_insertion_point(module_scope)

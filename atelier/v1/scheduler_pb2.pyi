@@ -72,6 +72,60 @@ class SubmitGenerationResponse(_message.Message):
 Global___SubmitGenerationResponse: _TypeAlias = SubmitGenerationResponse  # noqa: Y015
 
 @_typing.final
+class FindSubmissionRequest(_message.Message):
+    """Names a submission of before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_HASH_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Whose."""
+    request_id: _builtins.str
+    """Its key; not empty."""
+    request_hash: _builtins.bytes
+    """Hash of the caller's request."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        request_hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_hash", b"request_hash", "request_id", b"request_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindSubmissionRequest: _TypeAlias = FindSubmissionRequest  # noqa: Y015
+
+@_typing.final
+class FindSubmissionResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def generation(self) -> _generation_pb2.Generation:
+        """As it stands."""
+
+    def __init__(
+        self,
+        *,
+        generation: _generation_pb2.Generation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindSubmissionResponse: _TypeAlias = FindSubmissionResponse  # noqa: Y015
+
+@_typing.final
 class ReadGenerationRequest(_message.Message):
     """Names one generation."""
 

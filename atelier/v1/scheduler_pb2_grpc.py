@@ -41,6 +41,11 @@ class SchedulerServiceStub:
                 request_serializer=atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationRequest.SerializeToString,
                 response_deserializer=atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationResponse.FromString,
                 _registered_method=True)
+        self.FindSubmission = channel.unary_unary(
+                '/atelier.v1.SchedulerService/FindSubmission',
+                request_serializer=atelier_dot_v1_dot_scheduler__pb2.FindSubmissionRequest.SerializeToString,
+                response_deserializer=atelier_dot_v1_dot_scheduler__pb2.FindSubmissionResponse.FromString,
+                _registered_method=True)
         self.ReadGeneration = channel.unary_unary(
                 '/atelier.v1.SchedulerService/ReadGeneration',
                 request_serializer=atelier_dot_v1_dot_scheduler__pb2.ReadGenerationRequest.SerializeToString,
@@ -70,6 +75,14 @@ class SchedulerServiceServicer:
 
     def SubmitGeneration(self, request, context):
         """Makes a generation durable, then queues it. Idempotent on (tenant, request_id).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindSubmission(self, request, context):
+        """Reads the generation that a request_id stands for. Retry: always safe. NOT_FOUND where it stands
+        for none, ALREADY_EXISTS where it does for another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,6 +123,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.SubmitGeneration,
                     request_deserializer=atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationRequest.FromString,
                     response_serializer=atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationResponse.SerializeToString,
+            ),
+            'FindSubmission': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindSubmission,
+                    request_deserializer=atelier_dot_v1_dot_scheduler__pb2.FindSubmissionRequest.FromString,
+                    response_serializer=atelier_dot_v1_dot_scheduler__pb2.FindSubmissionResponse.SerializeToString,
             ),
             'ReadGeneration': grpc.unary_unary_rpc_method_handler(
                     servicer.ReadGeneration,
@@ -161,6 +179,33 @@ class SchedulerService:
             '/atelier.v1.SchedulerService/SubmitGeneration',
             atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationRequest.SerializeToString,
             atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindSubmission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.SchedulerService/FindSubmission',
+            atelier_dot_v1_dot_scheduler__pb2.FindSubmissionRequest.SerializeToString,
+            atelier_dot_v1_dot_scheduler__pb2.FindSubmissionResponse.FromString,
             options,
             channel_credentials,
             insecure,

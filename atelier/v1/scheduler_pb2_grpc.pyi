@@ -37,6 +37,10 @@ class SchedulerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SchedulerServiceAsyncStub: ...
     SubmitGeneration: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.SubmitGenerationRequest, _scheduler_pb2.SubmitGenerationResponse]
     """Makes a generation durable, then queues it. Idempotent on (tenant, request_id)."""
+    FindSubmission: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.FindSubmissionRequest, _scheduler_pb2.FindSubmissionResponse]
+    """Reads the generation that a request_id stands for. Retry: always safe. NOT_FOUND where it stands
+    for none, ALREADY_EXISTS where it does for another request.
+    """
     ReadGeneration: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ReadGenerationRequest, _scheduler_pb2.ReadGenerationResponse]
     """Reads one generation of a tenant. Retry: always safe."""
     ScanGenerations: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ScanGenerationsRequest, _scheduler_pb2.ScanGenerationsResponse]
@@ -55,6 +59,10 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitGeneration: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.SubmitGenerationRequest, _scheduler_pb2.SubmitGenerationResponse]  # type: ignore[assignment]
     """Makes a generation durable, then queues it. Idempotent on (tenant, request_id)."""
+    FindSubmission: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.FindSubmissionRequest, _scheduler_pb2.FindSubmissionResponse]  # type: ignore[assignment]
+    """Reads the generation that a request_id stands for. Retry: always safe. NOT_FOUND where it stands
+    for none, ALREADY_EXISTS where it does for another request.
+    """
     ReadGeneration: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ReadGenerationRequest, _scheduler_pb2.ReadGenerationResponse]  # type: ignore[assignment]
     """Reads one generation of a tenant. Retry: always safe."""
     ScanGenerations: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ScanGenerationsRequest, _scheduler_pb2.ScanGenerationsResponse]  # type: ignore[assignment]
@@ -76,6 +84,16 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.SubmitGenerationResponse, _abc.Awaitable[_scheduler_pb2.SubmitGenerationResponse]]:
         """Makes a generation durable, then queues it. Idempotent on (tenant, request_id)."""
+
+    @_abc_1.abstractmethod
+    def FindSubmission(
+        self,
+        request: _scheduler_pb2.FindSubmissionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.FindSubmissionResponse, _abc.Awaitable[_scheduler_pb2.FindSubmissionResponse]]:
+        """Reads the generation that a request_id stands for. Retry: always safe. NOT_FOUND where it stands
+        for none, ALREADY_EXISTS where it does for another request.
+        """
 
     @_abc_1.abstractmethod
     def ReadGeneration(

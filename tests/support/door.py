@@ -1,0 +1,111 @@
+"""A gateway's services in this process, in front of any scheduler, with the toy model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from atelier.catalog import Catalog, ModelCard
+from atelier.config import ObjectStoreSettings
+from atelier.service import serving
+from atelier.stores import Stores
+from atelier.v1 import generation_pb2_grpc, model_pb2_grpc, preset_pb2_grpc
+from gateway.generation_servicer import GenerationServicer
+from gateway.inputs import Inputs
+from gateway.model_servicer import ModelServicer
+from gateway.preset_servicer import PresetServicer
+from gateway.results import Results
+from gateway.scheduler_client import SchedulerClient
+from tests.support.cards import toy_card
+from tests.support.ports import free_address
+
+
+@dataclass(frozen=True)
+class Door:
+    """A caller's line to it."""
+
+    generations: generation_pb2_grpc.GenerationServiceStub
+    presets: preset_pb2_grpc.PresetServiceStub
+    models: model_pb2_grpc.ModelServiceStub
+    channel: grpc.aio.Channel
+
+
+@asynccontextmanager
+async def door(
+    scheduler_address: str,
+    *,
+    tenant: str = "local",
+    call_timeout_seconds: float = 10.0,
+    cards: Mapping[str, ModelCard] | None = None,
+    s3_address: str = "127.0.0.1:9",
+) -> AsyncIterator[Door]:
+    settings = ObjectStoreSettings(
+        s3_endpoint=s3_address,
+        s3_access_key="key",
+        s3_secret_key="secret",  # type: ignore[arg-type]
+    )
+    client = SchedulerClient(scheduler_address, call_timeout_seconds)
+    catalog = Catalog(cards or {"toy": toy_card()})
+    store = Stores.from_settings(settings)
+    inputs, results = Inputs(store), Results(store, 60)
+    generations = GenerationServicer(client, catalog, inputs, results, tenant)
+    address = free_address()
+
+    def register(server: grpc.aio.Server) -> None:
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(generations, server)
+        preset_pb2_grpc.add_PresetServiceServicer_to_server(
+            PresetServicer(client, catalog, tenant), server
+        )
+        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalog), server)
+
+    async with serving(address, [], register), grpc.aio.insecure_channel(address) as channel:
+        yield Door(
+            generation_pb2_grpc.GenerationServiceStub(channel),
+            preset_pb2_grpc.PresetServiceStub(channel),
+            model_pb2_grpc.ModelServiceStub(channel),
+            channel,
+        )
+    inputs.close()
+    await client.close()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a caller is told: gRPC's code, ErrorInfo's reason, what is wrong by field, and whether
+    a time to try again was given."""
+
+    code: str
+    reason: str
+    fields: dict[str, str]
+    retry: bool
+
+
+async def refusal(method: Any, request: Message) -> Refusal:
+    """How a unary call ends that must not succeed."""
+    try:
+        answer = await method(request, timeout=20)
+    except grpc.aio.AioRpcError as error:
+        return refusal_of(rpc_status.from_call(error))
+    raise AssertionError(f"it was answered: {answer}")
+
+
+def refusal_of(status: Any) -> Refusal:
+    """What a google.rpc.Status says."""
+    reason, fields, retry = "", {}, False
+    for detail in status.details:
+        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        if detail.Unpack(info):
+            reason = info.reason
+        elif detail.Unpack(bad):
+            fields = {wrong.field: wrong.description for wrong in bad.field_violations}
+        else:
+            retry = retry or detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR)
+    code = next(c.name for c in grpc.StatusCode if c.value[0] == status.code)
+    return Refusal(code, reason, fields, retry)
