@@ -11,6 +11,9 @@ PATIENCE_SECONDS. Not as soon as its lease has run out: while the database is aw
 nobody can take over, and there is no reason to let go of what is in memory. Renewing asks for the
 epoch alone, so a leader whose lease ran out, but was not taken, goes on.
 
+Whoever stands by also takes a lease that did not change for UNRENEWED_SECONDS by its own clock: one
+that the database's clock, set back meanwhile, would keep for as long as it went back.
+
 Refused: an advisory lock (a frozen leader keeps it for as long as the kernel answers for it, and a
 pool that recycles connections drops it), and trust in a clock of ours.
 """
@@ -33,6 +36,7 @@ log = structlog.get_logger()
 LEASE_SECONDS = 3.0
 RENEW_SECONDS = 1.0
 LOOK_SECONDS = 0.25  # between two looks of who stands by
+UNRENEWED_SECONDS = 6.0  # after which a lease that did not change is nobody's
 PATIENCE_SECONDS = 15.0  # for a database that cannot be reached
 
 
@@ -64,11 +68,15 @@ class Leadership:
 
     async def won(self) -> int:
         """Stand by until the lease is free, and take it; the new epoch."""
-        told = ""
+        told, until, since = "", "", self._clock()
         while True:
             try:
                 found = await self._database.rows("leader")
-                if not (found and self._is_kept(found[0])) and (epoch := await self._take()):
+                if found and found[0]["until"] != until:
+                    until, since = found[0]["until"], self._clock()
+                unrenewed = until if self._clock() - since > UNRENEWED_SECONDS else ""
+                kept = found and self._is_kept(found[0]) and not unrenewed
+                if not kept and (epoch := await self._take(unrenewed)):
                     log.info("leads", epoch=epoch)
                     self._leads.set(1)
                     return epoch
@@ -82,9 +90,12 @@ class Leadership:
     def _is_kept(self, row: Mapping[str, Any]) -> bool:
         return bool(row["fresh" if row["holder"] == self._holder else "leads"])
 
-    async def _take(self) -> int | None:
-        """The new epoch; None where another was quicker."""
-        rows = await self._database.rows("lead", holder=self._holder, lease_seconds=LEASE_SECONDS)
+    async def _take(self, unrenewed: str) -> int | None:
+        """The new epoch; None where another was quicker. `unrenewed`: until when the lease was
+        that may be taken though it has not run out."""
+        rows = await self._database.rows(
+            "lead", holder=self._holder, lease_seconds=LEASE_SECONDS, unrenewed=unrenewed
+        )
         if not rows:
             return None
         self._database.epoch = rows[0]["epoch"]

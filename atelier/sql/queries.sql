@@ -175,7 +175,7 @@ SELECT * FROM moved
 -- Asked often by who stands by: it locks nothing. A lease of 3 s that has half of it left was renewed
 -- by somebody who lives, or ended a moment ago.
 SELECT epoch, holder, expires_at > clock_timestamp() AS leads,
-       expires_at > clock_timestamp() + interval '1.5 s' AS fresh
+       expires_at > clock_timestamp() + interval '1.5 s' AS fresh, expires_at::text AS until
 FROM leader
 WHERE name = 'scheduler'
 
@@ -186,7 +186,8 @@ UPDATE leader SET
     expires_at = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
 WHERE name = 'scheduler'
   AND (expires_at <= clock_timestamp()
-       OR (holder = %(holder)s AND expires_at <= clock_timestamp() + interval '1.5 s'))
+       OR (holder = %(holder)s AND expires_at <= clock_timestamp() + interval '1.5 s')
+       OR expires_at::text = %(unrenewed)s)
 RETURNING epoch
 
 -- name: renew

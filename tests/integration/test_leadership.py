@@ -16,7 +16,14 @@ from atelier.generation import Failure, Generation
 from atelier.generation_store import GenerationStore
 from atelier.migrate import migrate
 from atelier.order_store import OrderStore
-from scheduler.leadership import PATIENCE_SECONDS, RENEW_SECONDS, Leadership, LeadershipLostError
+from scheduler.leadership import (
+    LOOK_SECONDS,
+    PATIENCE_SECONDS,
+    RENEW_SECONDS,
+    UNRENEWED_SECONDS,
+    Leadership,
+    LeadershipLostError,
+)
 from tests.support.generations import BY, RESULT, generation
 
 METER = NoOpMeterProvider().get_meter("test")
@@ -86,6 +93,27 @@ async def test_who_lives_is_not_deposed_by_another_of_the_same_name(
         renewing.cancel()
         async with asyncio.timeout(10):
             assert await waiting == 2
+
+
+async def test_a_clock_that_goes_back_keeps_a_lease_no_longer_than_it_is_renewed(
+    dsn: str, lease: Database
+) -> None:
+    """The database's; a leader that is gone would otherwise be waited for an hour."""
+    now, renewals = 0.0, 100
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now, renewals
+        now += seconds
+        renewals -= 1
+        if renewals > 0:
+            await lease.rows("renew", lease_seconds=3_600.0)
+
+    await Leadership(lease, "a", meter=METER).won()
+    async with Database(dsn, connections=1) as other:
+        standby = Leadership(other, "b", meter=METER, clock=lambda: now, sleep=sleep)
+        async with asyncio.timeout(10):
+            assert await standby.won() == 2
+    assert UNRENEWED_SECONDS <= now - 100 * LOOK_SECONDS <= UNRENEWED_SECONDS + 1
 
 
 async def test_the_row_is_there_before_anybody_leads(lease: Database) -> None:

@@ -91,6 +91,7 @@ def _operation(rng: Random, made: list[Generation]) -> tuple[str, Operation]:
         return "insert", lambda s: s.store.insert(group)
     g, at, reason = rng.choice(made[-6:]), rng.choice(("d0", "d1")), rng.choice(REASONS)
     epoch, nth = rng.choice((None, None, None, 0, 1, 2)), rng.choice((-1, -1, -1, -1, -2))
+    seconds, unrenewed = rng.choice((-1.0, -1.0, 1.0, 3_600.0)), rng.random() < 0.3
     running, tenant = rng.random() < 0.7, rng.choice(("local", "local", "other"))
 
     def which(s: Side) -> str:
@@ -112,10 +113,10 @@ def _operation(rng: Random, made: list[Generation]) -> tuple[str, Operation]:
         "look": lambda s: s.store.look(g.id),
         "unfinished": lambda s: s.store.unfinished(),
         "times": lambda s: s.store.requeued_for(g.id, [reason]),
-        "lead": lambda s: s.database.rows("lead", holder=at, lease_seconds=-1.0),
-        "renew": lambda s: s.database.rows("renew", lease_seconds=-1.0),
+        "lead": lambda s: _lead(s, at, seconds, unrenewed=unrenewed),
+        "renew": lambda s: s.database.rows("renew", lease_seconds=seconds),
         "resign": lambda s: s.database.rows("resign"),
-        "leader": lambda s: s.database.rows("leader"),
+        "leader": lambda s: _leader(s),
         "epoch": lambda s: _write_as(s, epoch),
         "drain": lambda s: s.orders.drain(at, reason),
         "undrain": lambda s: s.orders.undrain(at),
@@ -135,6 +136,17 @@ def _new(rng: Random, made: list[Generation]) -> Generation:
         request_id=rng.choice(("", "", *(f"k{len(made) // 4 - i}" for i in range(3)))),
         deadline=rng.choice((None, past, future)),
     )
+
+
+async def _leader(s: Side) -> Any:
+    [row] = await s.database.rows("leader")
+    return {name: value for name, value in row.items() if name != "until"}
+
+
+async def _lead(s: Side, holder: str, seconds: float, *, unrenewed: bool) -> Any:
+    [row] = await s.database.rows("leader")
+    until = row["until"] if unrenewed else ""
+    return await s.database.rows("lead", holder=holder, lease_seconds=seconds, unrenewed=until)
 
 
 async def _write_as(s: Side, epoch: int | None) -> None:

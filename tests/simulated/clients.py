@@ -16,7 +16,8 @@ from atelier.v1 import generation_pb2
 from atelier.v1 import scheduler_pb2 as pb
 from tests.simulated.device import BAD, POISON
 from tests.simulated.loop import Process
-from tests.simulated.world import World, ask, dial
+from tests.simulated.network import ask, dial
+from tests.simulated.world import World
 
 TENANTS = ("t0", "t1", "t2")
 _AGAIN = {

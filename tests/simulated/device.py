@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from agent.work import (
     Attempt,
+    BatchMeasured,
     DeviceFacts,
     DeviceSample,
+    DeviceTold,
     Failed,
+    HostFacts,
     Measure,
     ModelChanged,
     Outcome,
@@ -47,19 +50,35 @@ class SimTriton:
         self.down_until = 0.0
         self.lost = False  # the driver has no hold of the GPU
         self.short = False  # of memory, whatever is counted
+        self.away = False  # its agent does not name it when it starts
+        self.flaky = 0.0  # how likely a load, or an attempt, fails by itself
         self.runs: list[SimRun] = []  # under way in it
+        self.tell: Callable[[DeviceTold], None] = lambda _: None  # to its agent
 
     @property
     def down(self) -> bool:
         return self.lost or self.world.loop.now < self.down_until
 
-    def crash(self, reason: str = "", seconds: float | None = None) -> None:
-        """It ends; what ran in it fails, and all is to be loaded again."""
+    def measured(self, run: SimRun) -> None:
+        """A batch ended; what it took is told, as a driver would, with some noise."""
+        noise, held = self.world.rng.uniform(0.7, 1.5), 100 * len(self.resident)
+        self.tell(
+            BatchMeasured(
+                self.id, run.card.name, run.work.spec.shape, 1, run.work.spec.run_steps,
+                STEP_SECONDS * noise, int(held + 10 * noise), tuple(sorted(self.resident)), held,
+            )
+        )  # fmt: skip
+
+    def crash(self, by: SimRun | None = None) -> None:
+        """It ends, `by` what it ran where it is to blame; all is to be loaded again. Who shared the
+        call is suspected, whoever is between two of its own finds it away (agent/blame.py)."""
         self.resident.clear()
-        self.down_until = self.world.loop.now + (seconds or self.world.rng.uniform(0.5, 3.0))
-        alone = len(self.runs) == 1
+        self.down_until = self.world.loop.now + self.world.rng.uniform(0.5, 3.0)
+        shared = [run for run in self.runs if by and not by.work.alone and not run.work.alone]
         for run in self.runs:
-            run.broken = reason or ("DEVICE_KILLED" if alone else "DEVICE_DIED")
+            run.broken = "DEVICE_DIED" if run in shared else "DEVICE_UNAVAILABLE"
+        if by and len(shared) < 2:
+            by.broken = "DEVICE_KILLED"
 
 
 class SimRun:
@@ -91,6 +110,8 @@ class SimRun:
         spec, triton, rng = self.work.spec, self._triton, self._triton.world.rng
         if spec.prompt == BAD:
             raise ExecutionError("never", retryable=False, reason="INVALID_SPEC")
+        if rng.random() < triton.flaky:
+            raise ExecutionError("by chance", retryable=True, reason="EXECUTION_FAILED")
         triton.runs.append(self)
         try:
             while self._made < spec.run_steps:
@@ -103,6 +124,7 @@ class SimRun:
             if self in triton.runs:  # else its agent died, and this is its burial
                 triton.runs.remove(self)
         self._tell(Released(attempt))
+        triton.measured(self)
         await asyncio.sleep(rng.uniform(0.01, 0.5))
         if self._cancelled:
             return _cancelled(attempt)
@@ -118,7 +140,7 @@ class SimRun:
             raise ExecutionError("the model is not there", retryable=True, reason="MODEL_NOT_READY")
         await asyncio.sleep(STEP_SECONDS * triton.world.rng.uniform(0.8, 1.2))
         if spec.prompt == POISON and self._made >= spec.run_steps // 2 and not self.broken:
-            triton.crash()
+            triton.crash(by=self)
         if self.broken:
             raise ExecutionError("its Triton ended", retryable=True, reason=self.broken)
         if triton.short:
@@ -160,7 +182,7 @@ class SimDevice:
         seconds = self._cards[model].load_seconds * rng.uniform(0.5, 1.5)
         held = sum(self._cards[m].resident_bytes for m in triton.resident | {model})
         error: ExecutionError | None = None
-        if held > triton.capacity:
+        if held > triton.capacity or rng.random() < triton.flaky:
             error = ExecutionError("no room", retryable=True, reason="OUT_OF_MEMORY")
         await asyncio.sleep(0.01 if error else seconds)
         if triton.down or triton.down_until > began:
@@ -186,7 +208,7 @@ class SimDevice:
 
     async def recycle(self, reason: str) -> Recycled:
         self._triton.short = False
-        self._triton.crash("DEVICE_UNAVAILABLE")
+        self._triton.crash()
         seconds = self._triton.down_until - self._triton.world.loop.now
         await asyncio.sleep(seconds)
         return Recycled(self.id, seconds)
@@ -219,3 +241,27 @@ class SimDevice:
         if not self._triton.lost:
             return error
         return ExecutionError("its device", retryable=True, reason="DEVICE_UNAVAILABLE")
+
+
+class SimHost:
+    """In the place of agent.host_memory.HostMemory: files that come one after another."""
+
+    def __init__(self, world: World, capacity: int, cards: dict[str, ModelCard]) -> None:
+        self._world, self._capacity, self._cards = world, capacity, cards
+        self._held: list[str] = []
+
+    def facts(self) -> HostFacts:
+        size = sum(self._cards[model].resident_bytes for model in self._held)
+        return HostFacts(self._capacity, tuple(self._held), size)
+
+    def keep(self, models: Iterable[str]) -> None:
+        wanted = list(models)
+        self._held = [model for model in self._held if model in wanted]
+        later = asyncio.get_running_loop().call_later
+        later(self._world.rng.uniform(0.1, 2.0), self._read, wanted)
+
+    def _read(self, wanted: list[str]) -> None:
+        for model in wanted:
+            held = self.facts().resident_bytes
+            if model not in self._held and held + 100 <= self._capacity:
+                self._held.append(model)

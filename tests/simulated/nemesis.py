@@ -10,8 +10,9 @@ import grpc
 from atelier.v1 import fleet_pb2
 from tests.simulated.device import SimTriton
 from tests.simulated.loop import Process
+from tests.simulated.network import ask
 from tests.simulated.parts import CARDS, Keeper
-from tests.simulated.world import World, ask
+from tests.simulated.world import World
 
 STORE_FAULTS = (
     "fails", "wrote, told failure", "hangs", "hangs, writes", "hangs, writes late",
@@ -33,12 +34,13 @@ class Nemesis:
         self._world = world
         self._schedulers, self._agents, self._tritons = schedulers, agents, tritons
         self._operator = operator
+        self._orders: list[asyncio.Task[None]] = []
         kinds: list[Callable[[], str]] = [
             self._crash_scheduler, self._crash_scheduler, self._freeze_scheduler,
             self._freeze_scheduler, self._stop_scheduler, self._crash_agent, self._freeze_agent,
             self._cut, self._crash_triton, self._lose_gpu, self._run_short, self._step_clock,
             self._step_database_clock, self._drain, self._pin, self._slow,
-            self._freeze_leader,
+            self._freeze_leader, self._stop_agent, self._take_device, self._burst, self._flake,
         ]  # fmt: skip
         # A few kinds at a time meet in more ways than all of them at once.
         self._kinds = world.rng.sample(kinds, world.rng.randint(2, 7))
@@ -48,7 +50,7 @@ class Nemesis:
         """In no process."""
         world, rng = self._world, self._world.rng
         for fault in rng.sample(STORE_FAULTS, rng.randint(0, 3)):
-            world.store_faults[fault] = rng.choice((0.002, 0.01, 0.05))
+            world.store_faults[fault] = rng.choice((0.002, 0.01, 0.05, 0.2))
         if rng.random() < 0.2:
             asyncio.create_task(self._outage(until))  # noqa: RUF006 - ends with the loop
         while True:
@@ -66,6 +68,12 @@ class Nemesis:
         world.slowness = 1.0
         for triton in self._tritons:
             triton.lost = triton.short = False
+            triton.flaky = 0.0
+            if triton.away:
+                triton.away = False
+                for keeper in self._agents:
+                    if triton.id.startswith(keeper.name):
+                        keeper.process.kill()
         for process in world.processes:
             process.steps_left = None
             process.wall_offset = 0.0
@@ -75,6 +83,9 @@ class Nemesis:
     async def take_back_orders(self) -> None:
         """As its operator would: all of them, when the last write that was late has landed."""
         await asyncio.sleep(LATE_SECONDS)
+        if not self._world.servers:
+            self._world.broken.append(f"P7: nobody serves {LATE_SECONDS:g} s after all is well")
+        await asyncio.gather(*self._orders)
         for triton in self._tritons:
             undrain = fleet_pb2.UndrainDeviceRequest(device_id=triton.id)
             await self._order("UndrainDevice", undrain)
@@ -127,11 +138,39 @@ class Nemesis:
         return ""
 
     def _stop_scheduler(self) -> str:
-        keeper = self._world.rng.choice(self._schedulers)
+        return self._stop(self._schedulers)
+
+    def _stop_agent(self) -> str:
+        return self._stop(self._agents)
+
+    def _stop(self, keepers: list[Keeper]) -> str:
+        keeper = self._world.rng.choice(keepers)
         if not keeper.process.alive:
             return ""
         keeper.stop()
-        return f"scheduler stops: {keeper.name}"
+        return f"{_kind(keeper)} stops: {keeper.name}"
+
+    def _take_device(self) -> str:
+        """Its agent comes back without it, or with it again."""
+        triton = self._world.rng.choice(self._tritons)
+        triton.away = not triton.away
+        for keeper in self._agents:
+            if triton.id.startswith(keeper.name) and keeper.process.alive:
+                keeper.process.kill()
+        return f"device comes or goes: {triton.id}"
+
+    def _flake(self) -> str:
+        triton, rng = self._world.rng.choice(self._tritons), self._world.rng
+        triton.flaky = rng.choice((0.0, 0.2, 0.7))
+        return f"fails by chance: {triton.id}, {triton.flaky}"
+
+    def _burst(self) -> str:
+        """Several at once."""
+        for kind in self._world.rng.sample(self._kinds, 2):
+            if kind != self._burst and (told := kind()):
+                self._world.faults[told.split(":")[0]] += 1
+                self._world.tell(f"fault: {told}")
+        return "at once"
 
     def _cut(self) -> str:
         calls = self._world.calls
@@ -144,12 +183,12 @@ class Nemesis:
 
     def _crash_triton(self) -> str:
         triton = self._world.rng.choice(self._tritons)
-        triton.crash("DEVICE_UNAVAILABLE")
+        triton.crash()
         return f"triton crashes: {triton.id}"
 
     def _lose_gpu(self) -> str:
         triton, rng = self._world.rng.choice(self._tritons), self._world.rng
-        triton.crash("DEVICE_UNAVAILABLE")
+        triton.crash()
         triton.lost = True
         later = asyncio.get_running_loop().call_later
         later(rng.uniform(1.0, 20.0), setattr, triton, "lost", False)
@@ -203,7 +242,8 @@ class Nemesis:
                         return
                 await asyncio.sleep(1.0)
 
-        return self._operator.start(order())
+        self._orders.append(self._operator.start(order()))
+        return self._orders[-1]
 
     def _slow(self) -> str:
         self._world.slowness = self._world.rng.choice((1.0, 5.0, 30.0))

@@ -26,9 +26,11 @@ from agent.outbox import Outbox
 from atelier.catalog import Catalog, ModelCard
 from atelier.config import SchedulerSettings
 from atelier.v1 import agent_pb2 as pb
-from tests.simulated.device import SimDevice, SimTriton
+from tests.simulated.database import SimDatabase
+from tests.simulated.device import SimDevice, SimHost, SimTriton
 from tests.simulated.loop import PROCESS, Process
-from tests.simulated.world import Call, SimDatabase, World, dial, serving
+from tests.simulated.network import Call, dial, serving
+from tests.simulated.world import World
 from tests.support.cards import toy_card
 
 CARDS: dict[str, ModelCard] = {name: toy_card(name) for name in ("a", "b", "c")}
@@ -132,8 +134,9 @@ class Keeper:
 
 
 def scheduler_keeper(world: World, number: int) -> Keeper:
+    most = world.rng.choice((5, 200, 200))
     settings = SchedulerSettings(
-        scheduler_listen=f"127.0.0.1:{7000 + number}", postgres_dsn="simulated", max_queued=200
+        scheduler_listen=f"127.0.0.1:{7000 + number}", postgres_dsn="simulated", max_queued=most
     )
     return Keeper(world, f"s{number}", lambda: scheduler.app._run(settings))
 
@@ -151,6 +154,8 @@ class _Heard(Commands):
 
 
 def agent_keeper(world: World, node: str, tritons: list[SimTriton]) -> Keeper:
+    host_bytes = world.rng.choice((0, 150, 350))
+
     @asynccontextmanager
     async def connect() -> AsyncIterator[Call]:
         call = dial(world, _CONNECT)
@@ -160,16 +165,19 @@ def agent_keeper(world: World, node: str, tritons: list[SimTriton]) -> Keeper:
             call.cancel()
 
     async def life() -> None:
-        devices = {triton.id: SimDevice(triton, CARDS) for triton in tritons}
+        devices = {t.id: SimDevice(t, CARDS) for t in tritons if not t.away}
         for triton in tritons:
             triton.runs.clear()  # they died with the agent before
         outbox = Outbox()
-        commands = _Heard(devices, outbox)  # type: ignore[arg-type]
+        host = SimHost(world, host_bytes, CARDS)
+        commands = _Heard(devices, outbox, host)  # type: ignore[arg-type]
+        for triton in tritons:
+            triton.tell = commands.tell
         process = PROCESS.get()
         assert process
         process.parts |= {"commands": commands, "outbox": outbox}
         rng = Random(world.rng.random())
-        link = Link(node, devices, commands, outbox, connect=connect, rng=rng)  # type: ignore[arg-type]
+        link = Link(node, devices, commands, outbox, connect=connect, rng=rng, host=host)  # type: ignore[arg-type]
         try:
             await link.run()
         finally:

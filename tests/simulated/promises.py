@@ -42,18 +42,24 @@ def broken(world: World, history: History) -> Iterator[str]:
     for generation_id, events in of.items():
         yield from _life(world, generation_id, events)
     for generation_id, watchers in history.seen.items():
-        final = State(tables.generations[generation_id]["state"])
+        final = _state(world, generation_id)
         for seen in watchers:
             finals = [state for state, _ in seen if state in FINAL]
-            if finals != [final] or seen[-1][0] is not final:
+            if finals != [final] or not seen or seen[-1][0] is not final:
                 yield f"P5: {generation_id} ended as {final}, a watcher saw {seen}"
     for generation_id, at, told in history.cancels:
-        state = State(tables.generations[generation_id]["state"])
+        state = _state(world, generation_id)
         if told in FINAL and state is not told:
             yield f"P6: {generation_id} was told to be {told}, and is {state}"
         for event in of[generation_id]:
             if event.event in ("claim", "requeue") and event.at > at:
                 yield f"P6: {generation_id}: {event.event} at {event.at:.2f}, cancelled {at:.2f}"
+
+
+def _state(world: World, generation_id: str) -> State | None:
+    """As it stands; None where it is not there."""
+    row = world.tables.generations.get(generation_id)
+    return State(row["state"]) if row else None
 
 
 def _life(world: World, generation_id: str, events: list[Written]) -> Iterator[str]:

@@ -202,11 +202,13 @@ class Tables:
     def _leader(self, a: Row) -> list[Row]:
         left = self.expires_at - self._wall() if self.expires_at > LONG_AGO else timedelta(-1)
         leads, fresh = left > timedelta(0), left > timedelta(seconds=1.5)
-        return [{"epoch": self.epoch, "holder": self.holder, "leads": leads, "fresh": fresh}]
+        return [{"epoch": self.epoch, "holder": self.holder, "leads": leads, "fresh": fresh,
+                 "until": str(self.expires_at)}]  # fmt: skip
 
     def _lead(self, a: Row) -> list[Row]:
         [seen] = self._leader(a)
-        if seen["fresh" if seen["holder"] == a["holder"] else "leads"]:
+        kept = seen["fresh" if seen["holder"] == a["holder"] else "leads"]
+        if kept and seen["until"] != a["unrenewed"]:
             return []
         self.epoch, self.holder = self.epoch + 1, a["holder"]
         self.expires_at = self._wall() + timedelta(seconds=a["lease_seconds"])
