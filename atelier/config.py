@@ -152,10 +152,19 @@ class SchedulerSettings(_Settings):
     max_queued: int = 10_000
     # Finished generations older than this are dropped, by days, with their request_ids. 0: never.
     retention_days: int = Field(default=30, ge=0)
+    # Tenants that have less, as JSON: {"acme": 7}. Theirs go by rows; with their files where the
+    # object store is told, too (ATELIER_S3_*, as a gateway's), else `sweep` deletes those.
+    tenant_retention_days: dict[str, Annotated[int, Field(ge=1)]] = {}
+    s3_endpoint: str = ""
     # How long a lost agent's attempts wait for it: longer than its longest pause between two tries.
     agent_grace_seconds: float = 8.0
     report_seconds: float = 1.0
     metrics_listen: LoopbackAddress | None = None  # for Prometheus; None: nobody can scrape
+
+    @property
+    def object_store(self) -> ObjectStoreSettings | None:
+        """Where results lie, if it was told."""
+        return ObjectStoreSettings() if self.s3_endpoint else None
 
 
 class DeviceSettings(BaseModel):

@@ -111,6 +111,21 @@ class DeposedError(UnavailableError):
         super().__init__("another scheduler leads now; try again", retry_after_seconds=1.0)
 
 
+class DeletedError(FailedPreconditionError):
+    """Request_ids stand for generations that were deleted.
+
+    ids: of the generations that could not be stored for that.
+    """
+
+    reason = "GENERATION_DELETED"
+
+    def __init__(self, ids: frozenset[str]) -> None:
+        super().__init__(
+            "its request_id stands for a generation that was deleted: take a new request_id"
+        )
+        self.ids = ids
+
+
 class StorageRefusedError(AtelierError):
     """The database takes these values no more the next time than this time."""
 

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from atelier.database import Database
-from atelier.errors import UnavailableError
+from atelier.errors import DeletedError, UnavailableError
 from atelier.generation import (
     Failure,
     Generation,
@@ -49,24 +49,34 @@ class GenerationStore:
         """Make generations durable in one commit; for each, the row that stands for it now.
 
         That is an earlier one where (tenant, request_id) was used before. Safe to send again.
+
+        Raises:
+            DeletedError: earlier ones were deleted; all others are stored.
         """
         new = await self._run("insert_generations", rows=json.dumps([_row(g) for g in generations]))
         stands = {g.id: g for g in new}
         others = [g for g in generations if g.id not in stands]
         if not others:
             return [stands[g.id] for g in generations]
-        rows = await self._run(
-            "find_submitted",
-            ids=[g.id for g in others],
-            tenants=[g.tenant for g in others if g.request_id],
-            request_ids=[g.request_id for g in others if g.request_id],
-        )
+        keys = {
+            "tenants": [g.tenant for g in others if g.request_id],
+            "request_ids": [g.request_id for g in others if g.request_id],
+        }
+        rows = await self._run("find_submitted", ids=[g.id for g in others], **keys)
         stands |= {g.id: g for g in rows}
         by_request = {(g.tenant, g.request_id): g for g in stands.values() if g.request_id}
-        try:
-            return [stands.get(g.id) or by_request[g.tenant, g.request_id] for g in generations]
-        except KeyError:  # retention took it between the two statements
-            raise UnavailableError("the request_id has just expired; try again") from None
+        missing = {
+            g.id: (g.tenant, g.request_id)
+            for g in others
+            if g.id not in stands and (g.tenant, g.request_id) not in by_request
+        }
+        if missing:
+            rows_of_keys = await self.database.rows("taken_keys", **keys)
+            taken = {(row["tenant"], row["request_id"]) for row in rows_of_keys}
+            if not taken.issuperset(missing.values()):  # retention came between the statements
+                raise UnavailableError("the request_id has just expired; try again")
+            raise DeletedError(frozenset(missing))
+        return [stands.get(g.id) or by_request[g.tenant, g.request_id] for g in generations]
 
     async def find(self, tenant: str, request_id: str) -> Generation | None:
         """What a request_id stands for."""
@@ -108,6 +118,25 @@ class GenerationStore:
             created_after=created_after,
             created_before=created_before,
         )
+
+    async def erase(self, tenant: str, ids: Sequence[str], *, keep_keys: bool) -> frozenset[str]:
+        """Forget those of a tenant's generations that have ended; which ones.
+
+        Args:
+            keep_keys: their request_ids make no new ones.
+        """
+        rows = await self.database.rows("erase", tenant=tenant, ids=list(ids), keep_keys=keep_keys)
+        return frozenset(str(row["id"]) for row in rows)
+
+    async def past(
+        self, tenant: str, retention_days: int, *, limit: int
+    ) -> dict[str, frozenset[str]]:
+        """Of a tenant's oldest generations that ended and are past its retention: the keys of their
+        results."""
+        rows = await self.database.rows(
+            "past_of_tenant", tenant=tenant, retention_days=retention_days, limit=limit
+        )
+        return {str(row["id"]): _keys(row["results"]) for row in rows}
 
     async def unfinished(self) -> list[Generation]:
         """What a scheduler that starts takes up again, oldest first. Page by page, so that it can

@@ -206,7 +206,7 @@ def _guard_unary(handle: Callable[..., Any], method: str) -> Callable[..., Any]:
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception as error:
-            await abort(context, _shown(error, method))
+            await abort(context, shown_error(error, method))
 
     return guarded
 
@@ -225,7 +225,7 @@ def _guard_stream(handle: Callable[..., Any], method: str) -> Callable[..., Any]
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception as error:
-            await abort(context, _shown(error, method))
+            await abort(context, shown_error(error, method))
 
     return guarded
 
@@ -237,7 +237,7 @@ def _check(request: Any) -> None:
         raise error
 
 
-def _shown(error: Exception, method: str) -> AtelierError:
+def shown_error(error: Exception, method: str) -> AtelierError:
     """What the caller is told; the log has one line with the reason."""
     shown = caller_error(error)
     if shown is None:

@@ -8,6 +8,7 @@ from datetime import datetime
 import structlog
 
 from atelier.errors import NotFoundError, UnavailableError
+from atelier.object_keys import checkpoint_key
 from atelier.stores import Stores
 from atelier.v1 import generation_pb2 as pb
 
@@ -40,6 +41,23 @@ class Results:
                 result.inline_data = await self._read(result.object_key)
                 room -= result.size_bytes
         return generation
+
+    async def delete(self, generation: pb.Generation) -> None:
+        """Delete every file of a generation that has ended, in every store. What is gone already is
+        no error, so that it can be done again.
+
+        Raises:
+            UnavailableError: something may be left.
+        """
+        keys = [checkpoint_key(generation.tenant, generation.id)]
+        for result in generation.results:
+            keys += [key for key in (result.object_key, result.thumbnail_key) if key]
+
+        def delete() -> None:
+            for key in keys:
+                self._store.delete(key)
+
+        await asyncio.to_thread(delete)
 
     async def _read(self, key: str) -> bytes:
         """Its bytes; none where they are gone, or their store is away: the URL is told all the

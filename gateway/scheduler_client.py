@@ -62,6 +62,28 @@ class SchedulerClient:
         )
         return answer.generation
 
+    async def submit_all(
+        self, request: pb.SubmitGenerationsRequest, context: grpc.aio.ServicerContext
+    ) -> list[pb.SubmitGenerationsAnswer]:
+        """What became of each."""
+        answer: pb.SubmitGenerationsResponse = await self._stub.SubmitGenerations(
+            request, timeout=self._timeout(context), wait_for_ready=True
+        )
+        return list(answer.answers)
+
+    async def erase(
+        self, tenant: str, generation_id: str, context: grpc.aio.ServicerContext
+    ) -> None:
+        """Forget one; one that is not there is no error, for the call may be made twice."""
+        request = pb.EraseGenerationRequest(tenant=tenant, id=generation_id)
+        try:
+            await self._stub.EraseGeneration(
+                request, timeout=self._timeout(context), wait_for_ready=True
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+
     async def find(
         self,
         tenant: str,

@@ -21,6 +21,7 @@ from atelier.migrate import migrate
 from atelier.order_store import OrderStore
 from atelier.preset_store import PresetStore
 from atelier.service import serving, tasks, unless_stopped
+from atelier.stores import Stores
 from atelier.v1 import (
     agent_pb2,
     agent_pb2_grpc,
@@ -55,6 +56,7 @@ from scheduler.reports import Reports
 from scheduler.sched import Sched
 from scheduler.scheduler_servicer import SchedulerServicer
 from scheduler.sysmon import Sysmon
+from scheduler.tenant_retention import TenantRetention
 
 log = structlog.get_logger()
 
@@ -94,7 +96,11 @@ async def _run(settings: SchedulerSettings) -> None:
         renewing = await stack.enter_async_context(tasks(leadership=leadership.run()))
         store = await stack.enter_async_context(GenerationStore(dsn))
         store.database.epoch = epoch
-        history = History(store.database, settings.retention_days)
+        files = Stores.from_settings(settings.object_store) if settings.object_store else None
+        if files:
+            stack.callback(files.close)
+        tenants = TenantRetention(store, files, settings.tenant_retention_days)
+        history = History(store.database, settings.retention_days, tenants)
         await history.make_days()
         background = Background()
         stack.push_async_callback(background.close)

@@ -12,6 +12,7 @@ import structlog
 
 from atelier.database import Database
 from atelier.errors import UnavailableError
+from scheduler.tenant_retention import TenantRetention
 
 log = structlog.get_logger()
 
@@ -28,9 +29,12 @@ PAUSE_SECONDS = 0.1  # between two lots of keys
 class History:
     """One, of the leader."""
 
-    def __init__(self, database: Database, retention_days: int) -> None:
-        """`retention_days`: 0 keeps everything."""
+    def __init__(
+        self, database: Database, retention_days: int, tenants: TenantRetention | None = None
+    ) -> None:
+        """`retention_days`: 0 keeps everything; `tenants`: those that have less."""
         self._database = database
+        self._tenants = tenants
         self._retention_days = retention_days
         self.span_days = max(1, retention_days // TABLES) if retention_days else FOR_EVER_DAYS
 
@@ -40,6 +44,8 @@ class History:
             try:
                 await self.make_days()
                 await self.drop_days()
+                if self._tenants:
+                    await self._tenants.drop()
             except UnavailableError as error:  # away, or a day is being read: the next time
                 log.warning("days not kept", error=str(error.__cause__ or error))
             await asyncio.sleep(LOOK_SECONDS)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
-from atelier.errors import AlreadyExistsError, StorageRefusedError, UnavailableError
+from atelier.errors import AlreadyExistsError, DeletedError, StorageRefusedError, UnavailableError
 from atelier.generation import Generation
 from atelier.generation_store import GenerationStore
 
@@ -32,18 +32,25 @@ class Intake:
         self._accepted = accepted
         self._waiting: list[tuple[Generation, asyncio.Future[Generation]]] = []
         self._wake = asyncio.Event()
+        self.submitting = 0  # callers that wait for theirs to be durable
 
     async def submit(self, generation: Generation) -> Generation:
         """Make it durable; what stands for it now (an earlier one of the same key and body).
 
         Raises:
             AlreadyExistsError: the request_id was used for another request.
+            DeletedError: the request_id stands for a generation that was deleted.
             UnavailableError: the database is away; whether it was stored is unknown, try again.
         """
         future: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
         self._waiting.append((generation, future))
         self._wake.set()
-        return of_request(await future, generation.request_hash)
+        self.submitting += 1
+        try:
+            stored = await future
+        finally:
+            self.submitting -= 1
+        return of_request(stored, generation.request_hash)
 
     async def run(self) -> None:
         """Commit group after group, until cancelled."""
@@ -58,6 +65,11 @@ class Intake:
     async def _commit(self, group: list[tuple[Generation, asyncio.Future[Generation]]]) -> None:
         try:
             stored = await self._insert([generation for generation, _ in group])
+        except DeletedError as error:
+            self._refuse([one for one in group if one[0].id in error.ids], error)
+            if others := [one for one in group if one[0].id not in error.ids]:
+                await self._commit(others)  # they are stored: what stands for each is read
+            return
         except StorageRefusedError as error:
             if len(group) > 1:  # one of them is at fault; the others are not
                 for one in group:
@@ -76,7 +88,8 @@ class Intake:
     def _refuse(
         self, group: list[tuple[Generation, asyncio.Future[Generation]]], error: Exception
     ) -> None:
-        log.error("submits not stored", count=len(group), error=str(error.__cause__ or error))
+        tell = log.info if isinstance(error, DeletedError) else log.error
+        tell("submits not stored", count=len(group), error=str(error.__cause__ or error))
         for _, future in group:
             if not future.done():
                 future.set_exception(error)

@@ -8,9 +8,16 @@ from typing import TypeAlias
 
 import grpc
 
-from atelier.errors import NotFoundError, ResourceExhaustedError, UnavailableError
+from atelier.errors import (
+    FailedPreconditionError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from atelier.generation import Generation
 from atelier.generation_store import GenerationStore
+from atelier.rpc import shown_error
+from atelier.status import to_status
 from atelier.translate import generation_from, optional_time_from, state_from
 from atelier.v1 import scheduler_pb2 as pb
 from atelier.v1 import scheduler_pb2_grpc as pb_grpc
@@ -50,7 +57,7 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
     async def SubmitGeneration(
         self, request: pb.SubmitGenerationRequest, context: Context
     ) -> pb.SubmitGenerationResponse:
-        if self._live.queued >= self._max_queued:
+        if self._live.queued + self._intake.submitting >= self._max_queued:
             raise ResourceExhaustedError(
                 f"{self._max_queued} generations wait already; try again later",
                 reason="QUEUE_FULL",
@@ -59,6 +66,15 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         generation = generation_from(request.generation, request.request_hash)
         stored = await self._intake.submit(generation)
         return pb.SubmitGenerationResponse(generation=view_to(self._view(stored), self._live))
+
+    async def SubmitGenerations(
+        self, request: pb.SubmitGenerationsRequest, context: Context
+    ) -> pb.SubmitGenerationsResponse:
+        answers = await asyncio.gather(
+            *(self.SubmitGeneration(submit, context) for submit in request.submits),
+            return_exceptions=True,
+        )
+        return pb.SubmitGenerationsResponse(answers=[_answer(answer) for answer in answers])
 
     async def FindSubmission(
         self, request: pb.FindSubmissionRequest, context: Context
@@ -101,6 +117,16 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         generation = await asyncio.shield(stopping)
         return pb.StopGenerationResponse(generation=view_to(self._view(generation), self._live))
 
+    async def EraseGeneration(
+        self, request: pb.EraseGenerationRequest, context: Context
+    ) -> pb.EraseGenerationResponse:
+        if not await self._store.erase(request.tenant, [request.id], keep_keys=True):
+            await self._find(request.tenant, request.id)
+            raise FailedPreconditionError(
+                f"generation {request.id} has not ended: cancel it first", reason="NOT_ENDED"
+            )
+        return pb.EraseGenerationResponse()
+
     async def FollowGeneration(
         self, request: pb.FollowGenerationRequest, context: Context
     ) -> AsyncIterator[pb.FollowGenerationResponse]:
@@ -117,7 +143,7 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
                     await changed.wait()
                 if self._live.watchers.ending:
                     raise UnavailableError("the scheduler ends; another takes over")
-                view = self._live.watchers.view(request.id) or view
+                view = self._later(request.id, view)
         finally:
             self._live.watchers.unsubscribe(request.id, changed)
 
@@ -132,14 +158,32 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         return row
 
     def _view(self, generation: Generation) -> View:
-        """The live view of this generation; a final row is the last word, and memory follows it."""
+        """What is known of a generation that was just read; a final row is the last word, and
+        memory follows it."""
         if generation.state.final:
             self._outcomes.ended(generation)
             return View(generation)
-        return self._live.watchers.view(generation.id) or View(generation)
+        return self._later(generation.id, View(generation))
+
+    def _later(self, generation_id: str, view: View) -> View:
+        """The live view, unless memory is behind what was read or told: as that of a leader which
+        was deposed is, and does not know it."""
+        live = self._live.watchers.view(generation_id)
+        return live if live and live.place >= view.place else view
 
     async def _find(self, tenant: str, generation_id: str) -> Generation:
         generation = await self._store.read(tenant, generation_id)
         if generation is None:
             raise NotFoundError(f"there is no generation {generation_id}")
         return generation
+
+
+def _answer(
+    answer: pb.SubmitGenerationResponse | BaseException,
+) -> pb.SubmitGenerationsAnswer:
+    """What became of one of several; a cancel is everybody's."""
+    if isinstance(answer, pb.SubmitGenerationResponse):
+        return pb.SubmitGenerationsAnswer(generation=answer.generation)
+    if not isinstance(answer, Exception):
+        raise answer
+    return pb.SubmitGenerationsAnswer(error=to_status(shown_error(answer, "SubmitGenerations")))

@@ -130,6 +130,7 @@ def _rooms(
             address,
             {
                 **models,
+                **results,
                 "ATELIER_SCHEDULER_LISTEN": address,
                 "ATELIER_POSTGRES_DSN": postgres.dsn,
             },

@@ -33,6 +33,11 @@ JOIN request_keys r ON r.tenant = k.tenant AND r.request_id = k.request_id
 JOIN generations g ON g.id = r.generation_id
 WHERE NOT g.id = ANY(%(ids)s::uuid[])
 
+-- name: taken_keys
+-- Those that stand for a generation, though it may have been deleted.
+SELECT k.tenant, k.request_id FROM unnest(%(tenants)s::text[], %(request_ids)s::text[]) AS k(tenant, request_id)
+JOIN request_keys r ON r.tenant = k.tenant AND r.request_id = k.request_id
+
 -- name: find_request
 SELECT g.* FROM request_keys r JOIN generations g ON g.id = r.generation_id
 WHERE r.tenant = %(tenant)s AND r.request_id = %(request_id)s
@@ -170,6 +175,30 @@ WITH moved AS (
     SELECT id, 'cancel', attempt FROM moved
 )
 SELECT * FROM moved
+
+-- name: erase
+-- What has ended goes, with its story. A request_id that is kept makes nothing new (it goes with its
+-- day).
+WITH gone AS (
+    DELETE FROM generations
+    WHERE tenant = %(tenant)s AND id = ANY(%(ids)s::uuid[]) AND finish_time IS NOT NULL AND {fence}
+    RETURNING id
+), events AS (
+    DELETE FROM generation_events
+    WHERE generation_id = ANY(%(ids)s::uuid[]) AND generation_id IN (SELECT id FROM gone)
+), keys AS (
+    DELETE FROM request_keys
+    WHERE generation_id IN (SELECT id FROM gone) AND NOT %(keep_keys)s::boolean
+)
+SELECT id FROM gone
+
+-- name: past_of_tenant
+-- What it asked for so many days ago, and has ended; the oldest first.
+SELECT id, results FROM generations
+WHERE tenant = %(tenant)s AND finish_time IS NOT NULL
+  AND id < id_at(now() - make_interval(hours => 24 * %(retention_days)s::integer))
+ORDER BY id
+LIMIT %(limit)s::integer
 
 -- name: leader
 -- Asked often by who stands by: it locks nothing. A lease of 3 s that has half of it left was renewed

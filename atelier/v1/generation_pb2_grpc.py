@@ -43,6 +43,11 @@ class GenerationServiceStub:
                 request_serializer=atelier_dot_v1_dot_generation__pb2.CreateGenerationRequest.SerializeToString,
                 response_deserializer=atelier_dot_v1_dot_generation__pb2.CreateGenerationResponse.FromString,
                 _registered_method=True)
+        self.CreateGenerations = channel.unary_unary(
+                '/atelier.v1.GenerationService/CreateGenerations',
+                request_serializer=atelier_dot_v1_dot_generation__pb2.CreateGenerationsRequest.SerializeToString,
+                response_deserializer=atelier_dot_v1_dot_generation__pb2.CreateGenerationsResponse.FromString,
+                _registered_method=True)
         self.GetGeneration = channel.unary_unary(
                 '/atelier.v1.GenerationService/GetGeneration',
                 request_serializer=atelier_dot_v1_dot_generation__pb2.GetGenerationRequest.SerializeToString,
@@ -57,6 +62,11 @@ class GenerationServiceStub:
                 '/atelier.v1.GenerationService/CancelGeneration',
                 request_serializer=atelier_dot_v1_dot_generation__pb2.CancelGenerationRequest.SerializeToString,
                 response_deserializer=atelier_dot_v1_dot_generation__pb2.CancelGenerationResponse.FromString,
+                _registered_method=True)
+        self.DeleteGeneration = channel.unary_unary(
+                '/atelier.v1.GenerationService/DeleteGeneration',
+                request_serializer=atelier_dot_v1_dot_generation__pb2.DeleteGenerationRequest.SerializeToString,
+                response_deserializer=atelier_dot_v1_dot_generation__pb2.DeleteGenerationResponse.FromString,
                 _registered_method=True)
         self.WatchGeneration = channel.unary_stream(
                 '/atelier.v1.GenerationService/WatchGeneration',
@@ -86,6 +96,15 @@ class GenerationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateGenerations(self, request, context):
+        """Accepts up to 1,000 generations together, in the time of a few; each is answered by itself, as
+        CreateGeneration would have answered it, and one that is refused keeps no other back.
+        Retry: safe where each has a request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetGeneration(self, request, context):
         """Reads one generation as it stands now, with live progress.
         Retry: always safe. NOT_FOUND for an id that is not the caller's own.
@@ -105,6 +124,16 @@ class GenerationServiceServicer:
     def CancelGeneration(self, request, context):
         """Cancels a generation. A queued one ends at once, a running one within one denoise step.
         Idempotent: a generation that already ended is answered as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteGeneration(self, request, context):
+        """Deletes a generation that has ended, with all that was made: its files, and every word that was
+        kept of it but its request_id, which makes no other until its retention is over.
+        FAILED_PRECONDITION while it has not ended: cancel it first.
+        Retry: safe; NOT_FOUND then says that it is gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,6 +165,11 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     request_deserializer=atelier_dot_v1_dot_generation__pb2.CreateGenerationRequest.FromString,
                     response_serializer=atelier_dot_v1_dot_generation__pb2.CreateGenerationResponse.SerializeToString,
             ),
+            'CreateGenerations': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateGenerations,
+                    request_deserializer=atelier_dot_v1_dot_generation__pb2.CreateGenerationsRequest.FromString,
+                    response_serializer=atelier_dot_v1_dot_generation__pb2.CreateGenerationsResponse.SerializeToString,
+            ),
             'GetGeneration': grpc.unary_unary_rpc_method_handler(
                     servicer.GetGeneration,
                     request_deserializer=atelier_dot_v1_dot_generation__pb2.GetGenerationRequest.FromString,
@@ -150,6 +184,11 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.CancelGeneration,
                     request_deserializer=atelier_dot_v1_dot_generation__pb2.CancelGenerationRequest.FromString,
                     response_serializer=atelier_dot_v1_dot_generation__pb2.CancelGenerationResponse.SerializeToString,
+            ),
+            'DeleteGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteGeneration,
+                    request_deserializer=atelier_dot_v1_dot_generation__pb2.DeleteGenerationRequest.FromString,
+                    response_serializer=atelier_dot_v1_dot_generation__pb2.DeleteGenerationResponse.SerializeToString,
             ),
             'WatchGeneration': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchGeneration,
@@ -193,6 +232,33 @@ class GenerationService:
             '/atelier.v1.GenerationService/CreateGeneration',
             atelier_dot_v1_dot_generation__pb2.CreateGenerationRequest.SerializeToString,
             atelier_dot_v1_dot_generation__pb2.CreateGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateGenerations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.GenerationService/CreateGenerations',
+            atelier_dot_v1_dot_generation__pb2.CreateGenerationsRequest.SerializeToString,
+            atelier_dot_v1_dot_generation__pb2.CreateGenerationsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -274,6 +340,33 @@ class GenerationService:
             '/atelier.v1.GenerationService/CancelGeneration',
             atelier_dot_v1_dot_generation__pb2.CancelGenerationRequest.SerializeToString,
             atelier_dot_v1_dot_generation__pb2.CancelGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.GenerationService/DeleteGeneration',
+            atelier_dot_v1_dot_generation__pb2.DeleteGenerationRequest.SerializeToString,
+            atelier_dot_v1_dot_generation__pb2.DeleteGenerationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,11 @@ class GenerationServiceStub:
     Retry: safe with the same request_id, which gives back the same generation.
     Cancelling the call does not cancel the generation: use CancelGeneration.
     """
+    CreateGenerations: _grpc.UnaryUnaryMultiCallable[_generation_pb2.CreateGenerationsRequest, _generation_pb2.CreateGenerationsResponse]
+    """Accepts up to 1,000 generations together, in the time of a few; each is answered by itself, as
+    CreateGeneration would have answered it, and one that is refused keeps no other back.
+    Retry: safe where each has a request_id.
+    """
     GetGeneration: _grpc.UnaryUnaryMultiCallable[_generation_pb2.GetGenerationRequest, _generation_pb2.GetGenerationResponse]
     """Reads one generation as it stands now, with live progress.
     Retry: always safe. NOT_FOUND for an id that is not the caller's own.
@@ -53,6 +58,12 @@ class GenerationServiceStub:
     CancelGeneration: _grpc.UnaryUnaryMultiCallable[_generation_pb2.CancelGenerationRequest, _generation_pb2.CancelGenerationResponse]
     """Cancels a generation. A queued one ends at once, a running one within one denoise step.
     Idempotent: a generation that already ended is answered as it is.
+    """
+    DeleteGeneration: _grpc.UnaryUnaryMultiCallable[_generation_pb2.DeleteGenerationRequest, _generation_pb2.DeleteGenerationResponse]
+    """Deletes a generation that has ended, with all that was made: its files, and every word that was
+    kept of it but its request_id, which makes no other until its retention is over.
+    FAILED_PRECONDITION while it has not ended: cancel it first.
+    Retry: safe; NOT_FOUND then says that it is gone.
     """
     WatchGeneration: _grpc.UnaryStreamMultiCallable[_generation_pb2.WatchGenerationRequest, _generation_pb2.WatchGenerationResponse]
     """Streams a generation: first as it stands, then at each change, and ends after a final state.
@@ -79,6 +90,11 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     Retry: safe with the same request_id, which gives back the same generation.
     Cancelling the call does not cancel the generation: use CancelGeneration.
     """
+    CreateGenerations: _aio.UnaryUnaryMultiCallable[_generation_pb2.CreateGenerationsRequest, _generation_pb2.CreateGenerationsResponse]  # type: ignore[assignment]
+    """Accepts up to 1,000 generations together, in the time of a few; each is answered by itself, as
+    CreateGeneration would have answered it, and one that is refused keeps no other back.
+    Retry: safe where each has a request_id.
+    """
     GetGeneration: _aio.UnaryUnaryMultiCallable[_generation_pb2.GetGenerationRequest, _generation_pb2.GetGenerationResponse]  # type: ignore[assignment]
     """Reads one generation as it stands now, with live progress.
     Retry: always safe. NOT_FOUND for an id that is not the caller's own.
@@ -90,6 +106,12 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     CancelGeneration: _aio.UnaryUnaryMultiCallable[_generation_pb2.CancelGenerationRequest, _generation_pb2.CancelGenerationResponse]  # type: ignore[assignment]
     """Cancels a generation. A queued one ends at once, a running one within one denoise step.
     Idempotent: a generation that already ended is answered as it is.
+    """
+    DeleteGeneration: _aio.UnaryUnaryMultiCallable[_generation_pb2.DeleteGenerationRequest, _generation_pb2.DeleteGenerationResponse]  # type: ignore[assignment]
+    """Deletes a generation that has ended, with all that was made: its files, and every word that was
+    kept of it but its request_id, which makes no other until its retention is over.
+    FAILED_PRECONDITION while it has not ended: cancel it first.
+    Retry: safe; NOT_FOUND then says that it is gone.
     """
     WatchGeneration: _aio.UnaryStreamMultiCallable[_generation_pb2.WatchGenerationRequest, _generation_pb2.WatchGenerationResponse]  # type: ignore[assignment]
     """Streams a generation: first as it stands, then at each change, and ends after a final state.
@@ -121,6 +143,17 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def CreateGenerations(
+        self,
+        request: _generation_pb2.CreateGenerationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generation_pb2.CreateGenerationsResponse, _abc.Awaitable[_generation_pb2.CreateGenerationsResponse]]:
+        """Accepts up to 1,000 generations together, in the time of a few; each is answered by itself, as
+        CreateGeneration would have answered it, and one that is refused keeps no other back.
+        Retry: safe where each has a request_id.
+        """
+
+    @_abc_1.abstractmethod
     def GetGeneration(
         self,
         request: _generation_pb2.GetGenerationRequest,
@@ -148,6 +181,18 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_generation_pb2.CancelGenerationResponse, _abc.Awaitable[_generation_pb2.CancelGenerationResponse]]:
         """Cancels a generation. A queued one ends at once, a running one within one denoise step.
         Idempotent: a generation that already ended is answered as it is.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteGeneration(
+        self,
+        request: _generation_pb2.DeleteGenerationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generation_pb2.DeleteGenerationResponse, _abc.Awaitable[_generation_pb2.DeleteGenerationResponse]]:
+        """Deletes a generation that has ended, with all that was made: its files, and every word that was
+        kept of it but its request_id, which makes no other until its retention is over.
+        FAILED_PRECONDITION while it has not ended: cancel it first.
+        Retry: safe; NOT_FOUND then says that it is gone.
         """
 
     @_abc_1.abstractmethod

@@ -41,6 +41,11 @@ class SchedulerServiceStub:
                 request_serializer=atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationRequest.SerializeToString,
                 response_deserializer=atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationResponse.FromString,
                 _registered_method=True)
+        self.SubmitGenerations = channel.unary_unary(
+                '/atelier.v1.SchedulerService/SubmitGenerations',
+                request_serializer=atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationsRequest.SerializeToString,
+                response_deserializer=atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationsResponse.FromString,
+                _registered_method=True)
         self.FindSubmission = channel.unary_unary(
                 '/atelier.v1.SchedulerService/FindSubmission',
                 request_serializer=atelier_dot_v1_dot_scheduler__pb2.FindSubmissionRequest.SerializeToString,
@@ -61,6 +66,11 @@ class SchedulerServiceStub:
                 request_serializer=atelier_dot_v1_dot_scheduler__pb2.StopGenerationRequest.SerializeToString,
                 response_deserializer=atelier_dot_v1_dot_scheduler__pb2.StopGenerationResponse.FromString,
                 _registered_method=True)
+        self.EraseGeneration = channel.unary_unary(
+                '/atelier.v1.SchedulerService/EraseGeneration',
+                request_serializer=atelier_dot_v1_dot_scheduler__pb2.EraseGenerationRequest.SerializeToString,
+                response_deserializer=atelier_dot_v1_dot_scheduler__pb2.EraseGenerationResponse.FromString,
+                _registered_method=True)
         self.FollowGeneration = channel.unary_stream(
                 '/atelier.v1.SchedulerService/FollowGeneration',
                 request_serializer=atelier_dot_v1_dot_scheduler__pb2.FollowGenerationRequest.SerializeToString,
@@ -75,6 +85,13 @@ class SchedulerServiceServicer:
 
     def SubmitGeneration(self, request, context):
         """Makes a generation durable, then queues it. Idempotent on (tenant, request_id).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitGenerations(self, request, context):
+        """Makes several durable together, as SubmitGeneration would each.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,6 +126,14 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseGeneration(self, request, context):
+        """Forgets a generation that has ended; its files are gone already. FAILED_PRECONDITION for one that
+        has not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FollowGeneration(self, request, context):
         """Streams a generation from now to its final state.
         """
@@ -123,6 +148,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.SubmitGeneration,
                     request_deserializer=atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationRequest.FromString,
                     response_serializer=atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationResponse.SerializeToString,
+            ),
+            'SubmitGenerations': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitGenerations,
+                    request_deserializer=atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationsRequest.FromString,
+                    response_serializer=atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationsResponse.SerializeToString,
             ),
             'FindSubmission': grpc.unary_unary_rpc_method_handler(
                     servicer.FindSubmission,
@@ -143,6 +173,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.StopGeneration,
                     request_deserializer=atelier_dot_v1_dot_scheduler__pb2.StopGenerationRequest.FromString,
                     response_serializer=atelier_dot_v1_dot_scheduler__pb2.StopGenerationResponse.SerializeToString,
+            ),
+            'EraseGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseGeneration,
+                    request_deserializer=atelier_dot_v1_dot_scheduler__pb2.EraseGenerationRequest.FromString,
+                    response_serializer=atelier_dot_v1_dot_scheduler__pb2.EraseGenerationResponse.SerializeToString,
             ),
             'FollowGeneration': grpc.unary_stream_rpc_method_handler(
                     servicer.FollowGeneration,
@@ -179,6 +214,33 @@ class SchedulerService:
             '/atelier.v1.SchedulerService/SubmitGeneration',
             atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationRequest.SerializeToString,
             atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitGenerations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.SchedulerService/SubmitGenerations',
+            atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationsRequest.SerializeToString,
+            atelier_dot_v1_dot_scheduler__pb2.SubmitGenerationsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -287,6 +349,33 @@ class SchedulerService:
             '/atelier.v1.SchedulerService/StopGeneration',
             atelier_dot_v1_dot_scheduler__pb2.StopGenerationRequest.SerializeToString,
             atelier_dot_v1_dot_scheduler__pb2.StopGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.SchedulerService/EraseGeneration',
+            atelier_dot_v1_dot_scheduler__pb2.EraseGenerationRequest.SerializeToString,
+            atelier_dot_v1_dot_scheduler__pb2.EraseGenerationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class SchedulerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SchedulerServiceAsyncStub: ...
     SubmitGeneration: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.SubmitGenerationRequest, _scheduler_pb2.SubmitGenerationResponse]
     """Makes a generation durable, then queues it. Idempotent on (tenant, request_id)."""
+    SubmitGenerations: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.SubmitGenerationsRequest, _scheduler_pb2.SubmitGenerationsResponse]
+    """Makes several durable together, as SubmitGeneration would each."""
     FindSubmission: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.FindSubmissionRequest, _scheduler_pb2.FindSubmissionResponse]
     """Reads the generation that a request_id stands for. Retry: always safe. NOT_FOUND where it stands
     for none, ALREADY_EXISTS where it does for another request.
@@ -47,6 +49,10 @@ class SchedulerServiceStub:
     """Reads a tenant's generations, newest first, below an id. Retry: always safe."""
     StopGeneration: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.StopGenerationRequest, _scheduler_pb2.StopGenerationResponse]
     """Cancels a generation of a tenant. Idempotent."""
+    EraseGeneration: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.EraseGenerationRequest, _scheduler_pb2.EraseGenerationResponse]
+    """Forgets a generation that has ended; its files are gone already. FAILED_PRECONDITION for one that
+    has not.
+    """
     FollowGeneration: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.FollowGenerationRequest, _scheduler_pb2.FollowGenerationResponse]
     """Streams a generation from now to its final state."""
 
@@ -59,6 +65,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitGeneration: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.SubmitGenerationRequest, _scheduler_pb2.SubmitGenerationResponse]  # type: ignore[assignment]
     """Makes a generation durable, then queues it. Idempotent on (tenant, request_id)."""
+    SubmitGenerations: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.SubmitGenerationsRequest, _scheduler_pb2.SubmitGenerationsResponse]  # type: ignore[assignment]
+    """Makes several durable together, as SubmitGeneration would each."""
     FindSubmission: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.FindSubmissionRequest, _scheduler_pb2.FindSubmissionResponse]  # type: ignore[assignment]
     """Reads the generation that a request_id stands for. Retry: always safe. NOT_FOUND where it stands
     for none, ALREADY_EXISTS where it does for another request.
@@ -69,6 +77,10 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """Reads a tenant's generations, newest first, below an id. Retry: always safe."""
     StopGeneration: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.StopGenerationRequest, _scheduler_pb2.StopGenerationResponse]  # type: ignore[assignment]
     """Cancels a generation of a tenant. Idempotent."""
+    EraseGeneration: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.EraseGenerationRequest, _scheduler_pb2.EraseGenerationResponse]  # type: ignore[assignment]
+    """Forgets a generation that has ended; its files are gone already. FAILED_PRECONDITION for one that
+    has not.
+    """
     FollowGeneration: _aio.UnaryStreamMultiCallable[_scheduler_pb2.FollowGenerationRequest, _scheduler_pb2.FollowGenerationResponse]  # type: ignore[assignment]
     """Streams a generation from now to its final state."""
 
@@ -84,6 +96,14 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.SubmitGenerationResponse, _abc.Awaitable[_scheduler_pb2.SubmitGenerationResponse]]:
         """Makes a generation durable, then queues it. Idempotent on (tenant, request_id)."""
+
+    @_abc_1.abstractmethod
+    def SubmitGenerations(
+        self,
+        request: _scheduler_pb2.SubmitGenerationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.SubmitGenerationsResponse, _abc.Awaitable[_scheduler_pb2.SubmitGenerationsResponse]]:
+        """Makes several durable together, as SubmitGeneration would each."""
 
     @_abc_1.abstractmethod
     def FindSubmission(
@@ -118,6 +138,16 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.StopGenerationResponse, _abc.Awaitable[_scheduler_pb2.StopGenerationResponse]]:
         """Cancels a generation of a tenant. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def EraseGeneration(
+        self,
+        request: _scheduler_pb2.EraseGenerationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.EraseGenerationResponse, _abc.Awaitable[_scheduler_pb2.EraseGenerationResponse]]:
+        """Forgets a generation that has ended; its files are gone already. FAILED_PRECONDITION for one that
+        has not.
+        """
 
     @_abc_1.abstractmethod
     def FollowGeneration(

@@ -17,6 +17,7 @@ from atelier.config import ObjectStoreSettings
 from atelier.service import serving
 from atelier.stores import Stores
 from atelier.v1 import generation_pb2_grpc, model_pb2_grpc, preset_pb2_grpc
+from gateway.app import MAX_REQUEST_BYTES
 from gateway.generation_servicer import GenerationServicer
 from gateway.inputs import Inputs
 from gateway.model_servicer import ModelServicer
@@ -65,7 +66,10 @@ async def door(
         )
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalog), server)
 
-    async with serving(address, [], register), grpc.aio.insecure_channel(address) as channel:
+    async with (
+        serving(address, [], register, MAX_REQUEST_BYTES),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
         yield Door(
             generation_pb2_grpc.GenerationServiceStub(channel),
             preset_pb2_grpc.PresetServiceStub(channel),

@@ -1,0 +1,146 @@
+"""Requests become generations: read, checked, with their pictures kept, and handed on."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TypeAlias
+
+import grpc
+
+from atelier.catalog import Catalog
+from atelier.errors import InvalidArgumentError
+from atelier.generation import Generation, new_id
+from atelier.rpc import shown_error
+from atelier.spec import MAX_SEED, REQUEST_ID
+from atelier.status import to_status
+from atelier.translate import generation_to
+from atelier.v1 import generation_pb2 as pb
+from atelier.v1 import scheduler_pb2
+from gateway.batches import TOGETHER, in_messages
+from gateway.inputs import Inputs
+from gateway.preset_servicer import Presets
+from gateway.presets import Found
+from gateway.requests import Asked, asked_of, hash_of
+from gateway.scheduler_client import SchedulerClient
+
+Context: TypeAlias = grpc.aio.ServicerContext
+
+
+class Creation:
+    """All that is accepted comes this way, by itself or with others."""
+
+    def __init__(
+        self, scheduler: SchedulerClient, catalog: Catalog, inputs: Inputs, tenant: str
+    ) -> None:
+        self._scheduler = scheduler
+        self._presets = Presets(scheduler)
+        self._catalog = catalog
+        self._inputs = inputs
+        self._tenant = tenant
+
+    async def one(
+        self, request: pb.CreateGenerationRequest, context: Context, path: str = ""
+    ) -> pb.Generation:
+        """The generation that was accepted, now or by an earlier call alike.
+
+        Args:
+            path: where the request lies in the message sent, such as "create."
+        """
+        presets = await self._presets.find([request], self._tenant, self._catalog, context)
+        made = await self._make(request, presets, context, path)
+        if isinstance(made, pb.Generation):
+            return made
+        return await self._scheduler.submit(generation_to(made), made.request_hash, context)
+
+    async def several(
+        self, requests: Sequence[pb.CreateGenerationRequest], context: Context
+    ) -> list[pb.CreateGenerationsAnswer]:
+        """Each by itself; what is good goes to the scheduler together."""
+        presets = await self._presets.find(requests, self._tenant, self._catalog, context)
+        answers = [pb.CreateGenerationsAnswer() for _ in requests]
+        submits: dict[int, scheduler_pb2.SubmitGenerationRequest] = {}
+        for first in range(0, len(requests), TOGETHER):
+            some = requests[first : first + TOGETHER]
+            made = await asyncio.gather(
+                *(self._make(request, presets, context) for request in some),
+                return_exceptions=True,
+            )
+            await asyncio.sleep(0)
+            for number, one in enumerate(made, first):
+                if isinstance(one, Generation):
+                    submits[number] = scheduler_pb2.SubmitGenerationRequest(
+                        generation=generation_to(one), request_hash=one.request_hash
+                    )
+                elif isinstance(one, pb.Generation):
+                    answers[number].generation.CopyFrom(one)
+                else:
+                    _tell(answers[number], one)
+        numbers = iter(submits)
+        for together in in_messages(submits.values()):
+            try:
+                batch = scheduler_pb2.SubmitGenerationsRequest(submits=together)
+                told = await self._scheduler.submit_all(batch, context)
+            except grpc.aio.AioRpcError as error:
+                for number in islice(numbers, len(together)):
+                    _tell(answers[number], error)
+                continue
+            for number, answer in zip(islice(numbers, len(together)), told, strict=True):
+                if answer.WhichOneof("answer") == "generation":
+                    answers[number].generation.CopyFrom(answer.generation)
+                else:
+                    answers[number].error.CopyFrom(answer.error)
+        return answers
+
+    async def _make(
+        self,
+        request: pb.CreateGenerationRequest,
+        presets: Found,
+        context: Context,
+        path: str = "",
+    ) -> Generation | pb.Generation:
+        """The generation that a request asks for; as it stands, if it was asked for before and
+        could not be again."""
+        asked = await self._inputs.read(request, lambda: self._asked(request, presets, path))
+        wrong = await self._inputs.take(asked.pictures, keep=not asked.bad)
+        try:
+            return asked.checked(wrong)
+        except InvalidArgumentError:
+            if earlier := await self._earlier(request, context):
+                return earlier
+            raise
+
+    async def _earlier(
+        self, request: pb.CreateGenerationRequest, context: Context
+    ) -> pb.Generation | None:
+        """What came of a request when it was sent before: what made it good then (a preset, a
+        deadline that had not passed) may have changed, and it is the same generation all the same.
+        """
+        if not REQUEST_ID.fullmatch(request.request_id):
+            return None
+        return await self._scheduler.find(
+            self._tenant, request.request_id, hash_of(request), context
+        )
+
+    def _asked(self, request: pb.CreateGenerationRequest, presets: Found, path: str) -> Asked:
+        return asked_of(
+            request,
+            catalog=self._catalog,
+            tenant=self._tenant,
+            new_id=lambda: new_id(time.time(), secrets.randbits(74)),
+            new_seed=lambda: secrets.randbelow(MAX_SEED + 1),
+            now=datetime.now(UTC),
+            presets=presets,
+            path=path,
+        )
+
+
+def _tell(answer: pb.CreateGenerationsAnswer, error: BaseException) -> None:
+    """One of several went wrong; a cancel is everybody's."""
+    if not isinstance(error, Exception):
+        raise error
+    answer.error.CopyFrom(to_status(shown_error(error, "CreateGenerations")))
