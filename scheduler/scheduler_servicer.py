@@ -57,24 +57,16 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
     async def SubmitGeneration(
         self, request: pb.SubmitGenerationRequest, context: Context
     ) -> pb.SubmitGenerationResponse:
-        if self._live.queued + self._intake.submitting >= self._max_queued:
-            raise ResourceExhaustedError(
-                f"{self._max_queued} generations wait already; try again later",
-                reason="QUEUE_FULL",
-                retry_after_seconds=5.0,
-            )
-        generation = generation_from(request.generation, request.request_hash)
-        stored = await self._intake.submit(generation)
+        stored = await self._accept(request)
         return pb.SubmitGenerationResponse(generation=view_to(self._view(stored), self._live))
 
     async def SubmitGenerations(
         self, request: pb.SubmitGenerationsRequest, context: Context
     ) -> pb.SubmitGenerationsResponse:
         answers = await asyncio.gather(
-            *(self.SubmitGeneration(submit, context) for submit in request.submits),
-            return_exceptions=True,
+            *(self._accept(submit) for submit in request.submits), return_exceptions=True
         )
-        return pb.SubmitGenerationsResponse(answers=[_answer(answer) for answer in answers])
+        return pb.SubmitGenerationsResponse(answers=[self._answer(answer) for answer in answers])
 
     async def FindSubmission(
         self, request: pb.FindSubmissionRequest, context: Context
@@ -147,6 +139,28 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         finally:
             self._live.watchers.unsubscribe(request.id, changed)
 
+    async def _accept(self, request: pb.SubmitGenerationRequest) -> Generation:
+        """What every submit goes through, by itself or with others."""
+        if self._live.queued + self._intake.submitting >= self._max_queued:
+            raise ResourceExhaustedError(
+                f"{self._max_queued} generations wait already; try again later",
+                reason="QUEUE_FULL",
+                retry_after_seconds=5.0,
+            )
+        generation = generation_from(request.generation, request.request_hash)
+        return await self._intake.submit(generation)
+
+    def _answer(self, accepted: Generation | BaseException) -> pb.SubmitGenerationsAnswer:
+        """What became of one of several, in brief; a cancel is everybody's."""
+        if isinstance(accepted, Generation):
+            view = view_to(self._view(accepted), self._live, brief=True)
+            return pb.SubmitGenerationsAnswer(generation=view)
+        if not isinstance(accepted, Exception):
+            raise accepted
+        return pb.SubmitGenerationsAnswer(
+            error=to_status(shown_error(accepted, "SubmitGenerations"))
+        )
+
     async def _stop(self, tenant: str, generation_id: str) -> Generation:
         row = await self._store.request_cancel(tenant, generation_id)
         if row is None:  # it had ended, or is not there
@@ -176,14 +190,3 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         if generation is None:
             raise NotFoundError(f"there is no generation {generation_id}")
         return generation
-
-
-def _answer(
-    answer: pb.SubmitGenerationResponse | BaseException,
-) -> pb.SubmitGenerationsAnswer:
-    """What became of one of several; a cancel is everybody's."""
-    if isinstance(answer, pb.SubmitGenerationResponse):
-        return pb.SubmitGenerationsAnswer(generation=answer.generation)
-    if not isinstance(answer, Exception):
-        raise answer
-    return pb.SubmitGenerationsAnswer(error=to_status(shown_error(answer, "SubmitGenerations")))
