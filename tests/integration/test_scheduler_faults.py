@@ -24,6 +24,7 @@ from tests.support.generations import BY, RESULT, generation
 from tests.support.house import House
 
 CANCELLED = generation_pb2.GENERATION_STATE_CANCELLED
+RUNNING = generation_pb2.GENERATION_STATE_RUNNING
 SOON = timedelta(seconds=0.3)
 
 
@@ -186,6 +187,18 @@ async def test_a_late_claim_of_what_waits_elsewhere_is_found(house: House) -> No
     assert await state(house, g) is State.QUEUED
     house.join()
     await house.command("run")
+
+
+async def test_a_watcher_sees_nothing_go_back_where_memory_is_behind(house: House) -> None:
+    """As that of a leader is which was frozen, deposed, and wakes."""
+    g = await house.intake.submit(generation())
+    await house.store.claim(g.id, "elsewhere")
+    watch = house.follow(g.id)
+    assert (await anext(watch)).generation.state == RUNNING
+    house.live.watchers.publish(g)
+    told = (await anext(watch)).generation
+    assert (told.state, told.attempt) == (RUNNING, 1)
+    await watch.aclose()  # type: ignore[attr-defined]
 
 
 async def test_an_end_that_nobody_heard_of_reaches_agent_and_watchers(house: House) -> None:

@@ -47,6 +47,9 @@ def broken(world: World, history: History) -> Iterator[str]:
             finals = [state for state, _ in seen if state in FINAL]
             if finals != [final] or not seen or seen[-1][0] is not final:
                 yield f"P5: {generation_id} ended as {final}, a watcher saw {seen}"
+            order = [_place(*sight) for sight in seen]
+            if order != sorted(order):
+                yield f"P5: {generation_id}: a watcher saw it go back: {seen}"
     for generation_id, at, told in history.cancels:
         state = _state(world, generation_id)
         if told in FINAL and state is not told:
@@ -54,6 +57,11 @@ def broken(world: World, history: History) -> Iterator[str]:
         for event in of[generation_id]:
             if event.event in ("claim", "requeue") and event.at > at:
                 yield f"P6: {generation_id}: {event.event} at {event.at:.2f}, cancelled {at:.2f}"
+
+
+def _place(state: State, attempt: int) -> tuple[int, int]:
+    """Where in its life: an attempt runs, then it waits again or has ended."""
+    return attempt, 0 if state is State.RUNNING else 2 if state in FINAL else 1
 
 
 def _state(world: World, generation_id: str) -> State | None:
