@@ -10,10 +10,19 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import atelier
+from atelier.addresses import DEFAULT_PORTS, Rules
 
 
 def _loopback(address: str) -> str:
@@ -132,7 +141,33 @@ class SweepSettings(ObjectStoreSettings):
     postgres_dsn: SecretStr
 
 
-class GatewaySettings(ObjectStoreSettings):
+class WebhookRulesSettings(_Settings):
+    """Where callers may have events sent to: checked where they say it, and where it is done."""
+
+    # Beyond public addresses, such as ["10.0.0.0/8"]: whatever listens there can be posted to.
+    webhook_allowed_networks: list[IPvAnyNetwork] = []
+    webhook_allowed_ports: list[int] = list(DEFAULT_PORTS)  # []: any
+    webhook_allow_http: bool = False
+
+    @property
+    def webhook_rules(self) -> Rules:
+        return Rules(
+            tuple(self.webhook_allowed_networks),
+            tuple(self.webhook_allowed_ports),
+            self.webhook_allow_http,
+        )
+
+
+class WebhooksSettings(WebhookRulesSettings):
+    """What delivers webhooks."""
+
+    webhooks_listen: LoopbackAddress  # for health checks
+    postgres_dsn: SecretStr
+    webhook_ca_file: Path | None = None  # whose certificates to trust; None: as this machine does
+    webhooks_metrics_listen: LoopbackAddress | None = None  # as the scheduler's metrics_listen
+
+
+class GatewaySettings(ObjectStoreSettings, WebhookRulesSettings):
     """The door."""
 
     gateway_listen: LoopbackAddress

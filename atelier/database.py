@@ -1,4 +1,4 @@
-"""The line to PostgreSQL: a pool, named statements (sql/queries.sql), and what its errors mean."""
+"""The line to PostgreSQL: a pool, named statements (sql/*.sql), and what its errors mean."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.resources import files
-from typing import Any, LiteralString, Self, cast
+from typing import Any, LiteralString, Self
 
 import psycopg
 import structlog
@@ -150,12 +150,15 @@ def _passes(error: psycopg.Error) -> bool:
 
 
 def _load_queries() -> dict[str, LiteralString]:
-    text = (files("atelier") / "sql" / "queries.sql").read_text()
-    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
-    queries = dict(zip(parts[::2], parts[1::2], strict=True))
+    folder = files("atelier") / "sql"
+    queries: dict[str, str] = {}
+    for path in folder.iterdir():
+        if path.name.endswith(".sql"):
+            parts = re.split(r"^-- name: (\w+)\n", path.read_text(), flags=re.MULTILINE)[1:]
+            queries |= zip(parts[::2], parts[1::2], strict=True)
     for name, query in queries.items():
         queries[name] = query.replace("{fence}", _FENCE)
     for name, event in _GUARDED.items():
         states = ", ".join(f"'{state}'" for state in sources(event))
         queries[name] = queries[name].replace("{sources}", states)
-    return cast("dict[str, LiteralString]", queries)  # files and enums of ours, no caller's text
+    return queries  # files and enums of ours, no caller's text

@@ -8,6 +8,7 @@ import grpc
 
 from atelier.catalog import Catalog
 from atelier.config import GatewaySettings
+from atelier.egress import Egress
 from atelier.metrics import exported
 from atelier.pictures import MAX_PICTURE_BYTES
 from atelier.service import serving, stopped
@@ -21,6 +22,8 @@ from atelier.v1 import (
     model_pb2_grpc,
     preset_pb2,
     preset_pb2_grpc,
+    webhook_pb2,
+    webhook_pb2_grpc,
 )
 from gateway.fleet_servicer import FleetServicer
 from gateway.generation_servicer import GenerationServicer
@@ -29,6 +32,7 @@ from gateway.model_servicer import ModelServicer
 from gateway.preset_servicer import PresetServicer
 from gateway.results import Results
 from gateway.scheduler_client import SchedulerClient
+from gateway.webhook_servicer import WebhookServicer
 
 # Two pictures and all the rest. Past it gRPC itself answers RESOURCE_EXHAUSTED.
 MAX_REQUEST_BYTES = 2 * MAX_PICTURE_BYTES + 2**20
@@ -59,12 +63,16 @@ async def run(settings: GatewaySettings) -> None:
             preset_pb2_grpc.add_PresetServiceServicer_to_server(
                 PresetServicer(scheduler, catalog, settings.tenant), server
             )
+            webhook_pb2_grpc.add_WebhookServiceServicer_to_server(
+                WebhookServicer(scheduler, Egress(settings.webhook_rules), settings.tenant), server
+            )
             fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetServicer(scheduler), server)
 
         services = [
             generation_pb2.DESCRIPTOR.services_by_name["GenerationService"],
             model_pb2.DESCRIPTOR.services_by_name["ModelService"],
             preset_pb2.DESCRIPTOR.services_by_name["PresetService"],
+            webhook_pb2.DESCRIPTOR.services_by_name["WebhookService"],
             fleet_pb2.DESCRIPTOR.services_by_name["FleetService"],
         ]
         await stack.enter_async_context(

@@ -19,6 +19,7 @@ from atelier.v1 import (
     generation_pb2,
     preset_store_pb2_grpc,
     scheduler_pb2_grpc,
+    webhook_store_pb2_grpc,
 )
 from atelier.v1 import scheduler_pb2 as pb
 
@@ -40,6 +41,7 @@ class SchedulerClient:
         self._stub = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
         self.fleet = fleet_pb2_grpc.FleetServiceStub(self._channel)
         self.presets = preset_store_pb2_grpc.PresetStoreServiceStub(self._channel)
+        self.webhooks = webhook_store_pb2_grpc.WebhookStoreServiceStub(self._channel)
         self._limit = call_timeout_seconds
 
     async def close(self) -> None:
@@ -141,7 +143,7 @@ class SchedulerClient:
         request: Q,
         context: grpc.aio.ServicerContext,
     ) -> A:
-        """A call of `fleet` or `presets`."""
+        """A call of `fleet`, `presets` or `webhooks`."""
         answer: A = await method(request, timeout=self._timeout(context), wait_for_ready=True)
         return answer
 

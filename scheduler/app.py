@@ -31,7 +31,10 @@ from atelier.v1 import (
     preset_store_pb2_grpc,
     scheduler_pb2,
     scheduler_pb2_grpc,
+    webhook_store_pb2,
+    webhook_store_pb2_grpc,
 )
+from atelier.webhook_store import WebhookStore
 from scheduler.agent_servicer import AgentServicer
 from scheduler.background import Background
 from scheduler.care import Care
@@ -57,6 +60,7 @@ from scheduler.sched import Sched
 from scheduler.scheduler_servicer import SchedulerServicer
 from scheduler.sysmon import Sysmon
 from scheduler.tenant_retention import TenantRetention
+from scheduler.webhook_servicer import WebhookServicer
 
 log = structlog.get_logger()
 
@@ -151,18 +155,21 @@ async def _run(settings: SchedulerSettings) -> None:
         watch = FleetWatch(view, recent, epoch=epoch, clock=clock)
         operators = FleetServicer(live, view, watch, recent, orders, background)
         presets = PresetServicer(PresetStore(store.database))
+        webhooks = WebhookServicer(WebhookStore(store.database))
         agents = AgentServicer(lines, fleet, reports, report_seconds=settings.report_seconds)
 
         def register(server: grpc.aio.Server) -> None:
             scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(generations, server)
             fleet_pb2_grpc.add_FleetServiceServicer_to_server(operators, server)
             preset_store_pb2_grpc.add_PresetStoreServiceServicer_to_server(presets, server)
+            webhook_store_pb2_grpc.add_WebhookStoreServiceServicer_to_server(webhooks, server)
             agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
 
         services = [
             scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"],
             fleet_pb2.DESCRIPTOR.services_by_name["FleetService"],
             preset_store_pb2.DESCRIPTOR.services_by_name["PresetStoreService"],
+            webhook_store_pb2.DESCRIPTOR.services_by_name["WebhookStoreService"],
             agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
         ]
         await stack.enter_async_context(serving(settings.scheduler_listen, services, register))

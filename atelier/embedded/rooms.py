@@ -1,4 +1,4 @@
-"""Our own processes: scheduler, agent and gateway, started as they are in production, by
+"""Our own processes: scheduler, agent, gateway and webhooks, started as they are in production, by
 `python -m ROOM` with settings from the environment (atelier/config.py)."""
 
 from __future__ import annotations

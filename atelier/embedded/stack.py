@@ -3,6 +3,7 @@
 postgres ──> scheduler ──> agent
 s3, triton-0, triton-1 ... ──^
              scheduler ──> gateway <── s3 (it signs URLs)
+postgres ──> webhooks
 
 Where there are several schedulers one leads, and the others stand by.
 """
@@ -88,9 +89,10 @@ def build(state: StateDir, options: StackOptions, *, keep_ports: bool = False) -
         name: f"127.0.0.1:{book.take(name)}" for name in _scheduler_names(options.schedulers)
     }
     gateway = f"127.0.0.1:{book.take('gateway', options.gateway_port)}"
+    webhooks = f"127.0.0.1:{book.take('webhooks')}"
     if not keep_ports:
         book.save()
-    rooms = _rooms(state, options, postgres, store, tritons, schedulers, gateway)
+    rooms = _rooms(state, options, postgres, store, tritons, schedulers, gateway, webhooks)
     return Stack((postgres, store, *tritons, *rooms), gateway, options.devices)
 
 
@@ -102,6 +104,7 @@ def _rooms(
     tritons: list[Triton],
     schedulers: dict[str, str],
     gateway: str,
+    webhooks: str,
 ) -> tuple[Part, ...]:
     results = {
         "ATELIER_S3_ENDPOINT": store.address,
@@ -158,19 +161,37 @@ def _rooms(
         scheduler=scheduler,
         devices=tuple(str(device["id"]) for device in devices),
     )
+    # Whoever may call this stack is on this machine, and can post to it without our help.
+    receivers = {
+        "ATELIER_WEBHOOK_ALLOWED_NETWORKS": '["127.0.0.0/8", "::1/128"]',
+        "ATELIER_WEBHOOK_ALLOWED_PORTS": "[]",
+        "ATELIER_WEBHOOK_ALLOW_HTTP": "true",
+    }
+    teller = Room(
+        "webhooks",
+        webhooks,
+        {
+            **receivers,
+            "ATELIER_WEBHOOKS_LISTEN": webhooks,
+            "ATELIER_POSTGRES_DSN": postgres.dsn,
+        },
+        state.root,
+        needs=(postgres.name,),
+    )
     door = Room(
         "gateway",
         gateway,
         {
             **models,
             **results,
+            **receivers,
             "ATELIER_GATEWAY_LISTEN": gateway,
             "ATELIER_SCHEDULER_ADDRESS": scheduler,
         },
         state.root,
         needs=("scheduler", store.name),
     )
-    return *brains, hands, door
+    return *brains, hands, door, teller
 
 
 def _scheduler_names(count: int) -> list[str]:

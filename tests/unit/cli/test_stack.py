@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from atelier.config import AgentSettings, GatewaySettings, SchedulerSettings
+from atelier.config import AgentSettings, GatewaySettings, SchedulerSettings, WebhooksSettings
 from atelier.embedded.part import Part
 from atelier.embedded.rooms import Room
 from atelier.embedded.stack import StackOptions, build, cpu_name
 from atelier.embedded.state import StateDir
 from atelier.embedded.triton import Triton
 
-OWN = ("scheduler", "agent", "gateway")
+OWN = ("scheduler", "agent", "gateway", "webhooks")
 
 
 @pytest.fixture
@@ -93,15 +93,23 @@ def test_strangers_learn_nothing_of_our_environment(
 def test_our_processes_can_read_their_settings(
     parts: dict[str, Part], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"scheduler": SchedulerSettings, "agent": AgentSettings, "gateway": GatewaySettings}
+    settings = {
+        "scheduler": SchedulerSettings,
+        "agent": AgentSettings,
+        "gateway": GatewaySettings,
+        "webhooks": WebhooksSettings,
+    }
     for name, kind in settings.items():
         with monkeypatch.context() as context:
             for variable, value in parts[name].command().environment.items():
                 context.setenv(variable, value)
             try:
-                read = kind()
+                read: object = kind()
             except ValidationError as error:
                 pytest.fail(f"{name}: {error}")
+            if isinstance(read, GatewaySettings | WebhooksSettings):
+                hook = "http://127.0.0.1:5000/hook"
+                assert read.webhook_rules.target(hook).url == hook
         if isinstance(read, AgentSettings):
             assert [d.id for d in read.devices] == ["cpu-0", "cpu-1"]
             assert [d.triton_address for d in read.devices] == [
@@ -116,7 +124,7 @@ def test_every_room_has_the_models_that_triton_has(
     monkeypatch.setenv("ATELIER_MODEL_REPOSITORY", "/elsewhere")
     state = StateDir(tmp_path / "state")
     state.create()
-    *_, triton, scheduler, agent, gateway = build(state, StackOptions()).parts
+    *_, triton, scheduler, agent, gateway, _ = build(state, StackOptions()).parts
     assert isinstance(triton, Triton)
     for room in (scheduler, agent, gateway):
         told = room.command().environment["ATELIER_MODEL_REPOSITORY"]

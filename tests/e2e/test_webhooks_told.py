@@ -1,0 +1,109 @@
+"""Webhooks through the whole stack: made at the gateway, told by their own process."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from standardwebhooks import Webhook
+
+from atelier.v1 import generation_pb2, webhook_pb2_grpc
+from atelier.v1 import webhook_pb2 as pb
+from tests.e2e.conftest import Stack
+from tests.support.receiver import Receiver, answering
+
+SUCCEEDED, CANCELLED = (
+    generation_pb2.GENERATION_STATE_SUCCEEDED,
+    generation_pb2.GENERATION_STATE_CANCELLED,
+)
+
+
+async def test_a_webhook_s_whole_life(stack: Stack) -> None:
+    async with Receiver(answering(400, body=b"no such hook")) as receiver:
+        await asyncio.to_thread(_live, stack, receiver)
+
+
+def _live(stack: Stack, receiver: Receiver) -> None:
+    hooks = webhook_pb2_grpc.WebhookServiceStub(stack.channel)
+    made = hooks.CreateWebhook(
+        pb.CreateWebhookRequest(url=receiver.url, events=[SUCCEEDED], description="mine")
+    )
+    hook = made.webhook
+    assert hook.enabled and hook.url == receiver.url and made.secret.startswith("whsec_")
+    assert hook == hooks.GetWebhook(pb.GetWebhookRequest(id=hook.id)).webhook
+    try:
+        tested = hooks.TestWebhook(pb.TestWebhookRequest(id=hook.id)).delivery
+        assert (tested.state, tested.status) == (pb.DELIVERY_STATE_FAILED, 400)
+        assert tested.detail == "no such hook" and tested.type == "webhook.test"
+        tested = hooks.TestWebhook(pb.TestWebhookRequest(id=hook.id)).delivery
+        assert (tested.state, tested.status) == (pb.DELIVERY_STATE_DELIVERED, 204)
+
+        drawn = stack.wait(stack.create("a red circle on a blue background"))
+        assert drawn.state == SUCCEEDED
+        told = _delivered(hooks, drawn.id)
+        event = Webhook(made.secret).verify(
+            receiver.received[-1].body, receiver.received[-1].headers
+        )
+        assert event["data"]["results"][0]["object_key"] == drawn.results[0].object_key
+
+        again = hooks.RedeliverWebhook(pb.RedeliverWebhookRequest(id=told.id)).delivery
+        assert again.state == pb.DELIVERY_STATE_PENDING
+        assert _delivered(hooks, drawn.id).attempts == 1
+        assert receiver.received[-1].id == receiver.received[-2].id == told.id
+
+        rotated = hooks.RotateSecret(pb.RotateSecretRequest(id=hook.id, overlap_seconds=60))
+        hooks.TestWebhook(pb.TestWebhookRequest(id=hook.id))
+        for secret in (made.secret, rotated.secret):
+            Webhook(secret).verify(receiver.received[-1].body, receiver.received[-1].headers)
+
+        changed = hooks.UpdateWebhook(pb.UpdateWebhookRequest(id=hook.id, events=[CANCELLED]))
+        assert list(changed.webhook.events) == [CANCELLED]
+        assert changed.webhook.description == "mine"
+        page = hooks.ListDeliveries(pb.ListDeliveriesRequest(webhook_id=hook.id, page_size=3))
+        rest = hooks.ListDeliveries(
+            pb.ListDeliveriesRequest(webhook_id=hook.id, page_token=page.next_page_token)
+        )
+        assert [len(page.deliveries), len(rest.deliveries)] == [3, 1]
+    finally:
+        hooks.DeleteWebhook(pb.DeleteWebhookRequest(id=hook.id))
+    assert not hooks.ListWebhooks(pb.ListWebhooksRequest()).webhooks
+    with pytest.raises(grpc.RpcError) as gone:
+        hooks.GetWebhook(pb.GetWebhookRequest(id=hook.id))
+    assert gone.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def _delivered(hooks: webhook_pb2_grpc.WebhookServiceStub, generation_id: str) -> pb.Delivery:
+    request = pb.ListDeliveriesRequest(generation_id=generation_id)
+    for _ in range(200):
+        [delivery] = hooks.ListDeliveries(request).deliveries
+        if delivery.state == pb.DELIVERY_STATE_DELIVERED:
+            return delivery
+        asyncio.run(asyncio.sleep(0.05))
+    raise TimeoutError(delivery)
+
+
+@pytest.mark.parametrize(
+    ("request_", "fields"),
+    [
+        (pb.CreateWebhookRequest(url="http://10.0.0.1", description="x" * 201),
+         {"url", "description"}),
+        (pb.CreateWebhookRequest(url="http://169.254.169.254/"), {"url"}),
+        (pb.CreateWebhookRequest(url="nonsense", events=[1]), {"url", "events"}),
+        (pb.ListDeliveriesRequest(page_size=-1, webhook_id="x", page_token="y"),
+         {"page_size", "webhook_id", "page_token"}),
+        (pb.RotateSecretRequest(overlap_seconds=-1), {"overlap_seconds"}),
+        (pb.TestWebhookRequest(id="x"), {"id"}),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_by_field(stack: Stack, request_: object, fields: set[str]) -> None:
+    hooks = webhook_pb2_grpc.WebhookServiceStub(stack.channel)
+    method = type(request_).__name__.removesuffix("Request")
+    with pytest.raises(grpc.RpcError) as refused:
+        getattr(hooks, method)(request_)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    bad = error_details_pb2.BadRequest()
+    assert any(d.Unpack(bad) for d in rpc_status.from_call(refused.value).details)
+    assert {violation.field for violation in bad.field_violations} == fields

@@ -1,0 +1,17 @@
+"""`python -m webhooks`: deliver as told by ATELIER_* (atelier/config.py)."""
+
+import asyncio
+
+from atelier.config import WebhooksSettings
+from atelier.telemetry import configure_logging
+from webhooks.app import run
+
+
+def main() -> None:
+    settings = WebhooksSettings()
+    configure_logging("webhooks", settings.log_level)
+    asyncio.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()
