@@ -155,6 +155,7 @@ class Generation:
     failure: Failure | None = None
     provenance: Provenance | None = None
     preset: str = ""  # the one that it took values from, with its version; "": none
+    trace_parent: str = ""  # the caller's span (W3C traceparent); "": none
 
 
 def new_id(now_seconds: float, random_bits: int) -> str:

@@ -222,6 +222,7 @@ def _row(generation: Generation) -> dict[str, Any]:
         "deadline": deadline.isoformat() if deadline else None,
         "create_time": generation.create_time.isoformat(),
         "preset": generation.preset,
+        "trace_parent": generation.trace_parent,
     }
 
 
@@ -249,6 +250,7 @@ def _generation(row: Mapping[str, Any]) -> Generation:
         failure=Failure(**failure) if failure else None,
         provenance=Provenance(**provenance) if provenance else None,
         preset=row["preset"],
+        trace_parent=row["trace_parent"],
     )
 
 

@@ -16,6 +16,7 @@ from atelier.catalog import Catalog
 from atelier.errors import InvalidArgumentError
 from atelier.generation import Generation, new_id
 from atelier.rpc import shown_error
+from atelier.spans import parent_of
 from atelier.spec import MAX_SEED, REQUEST_ID
 from atelier.status import to_status
 from atelier.translate import generation_to
@@ -55,7 +56,7 @@ class Creation:
         made = await self._make(request, presets, context, path)
         if isinstance(made, pb.Generation):
             return made
-        return await self._scheduler.submit(generation_to(made), made.request_hash, context)
+        return await self._scheduler.submit(_submit(made, context), context)
 
     async def several(
         self, requests: Sequence[pb.CreateGenerationRequest], context: Context
@@ -73,9 +74,7 @@ class Creation:
             await asyncio.sleep(0)
             for number, one in enumerate(made, first):
                 if isinstance(one, Generation):
-                    submits[number] = scheduler_pb2.SubmitGenerationRequest(
-                        generation=generation_to(one), request_hash=one.request_hash
-                    )
+                    submits[number] = _submit(one, context)
                 elif isinstance(one, pb.Generation):
                     answers[number].generation.CopyFrom(one)
                 else:
@@ -137,6 +136,16 @@ class Creation:
             presets=presets,
             path=path,
         )
+
+
+def _submit(made: Generation, context: Context) -> scheduler_pb2.SubmitGenerationRequest:
+    """With the caller's span, where it sent one that can be read."""
+    sent = next((v for k, v in context.invocation_metadata() or () if k == "traceparent"), "")
+    return scheduler_pb2.SubmitGenerationRequest(
+        generation=generation_to(made),
+        request_hash=made.request_hash,
+        trace_parent=str(sent) if parent_of(str(sent)) else "",
+    )
 
 
 def _tell(answer: pb.CreateGenerationsAnswer, error: BaseException) -> None:

@@ -53,12 +53,8 @@ class SchedulerClient:
         return self._limit if left is None else max(0.0, min(left, self._limit))
 
     async def submit(
-        self,
-        generation: generation_pb2.Generation,
-        request_hash: bytes,
-        context: grpc.aio.ServicerContext,
+        self, request: pb.SubmitGenerationRequest, context: grpc.aio.ServicerContext
     ) -> generation_pb2.Generation:
-        request = pb.SubmitGenerationRequest(generation=generation, request_hash=request_hash)
         answer: pb.SubmitGenerationResponse = await self._stub.SubmitGeneration(
             request, timeout=self._timeout(context), wait_for_ready=True
         )

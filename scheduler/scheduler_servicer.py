@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TypeAlias
 
 import grpc
@@ -147,7 +148,10 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
                 reason="QUEUE_FULL",
                 retry_after_seconds=5.0,
             )
-        generation = generation_from(request.generation, request.request_hash)
+        generation = replace(
+            generation_from(request.generation, request.request_hash),
+            trace_parent=request.trace_parent,
+        )
         return await self._intake.submit(generation)
 
     def _answer(self, accepted: Generation | BaseException) -> pb.SubmitGenerationsAnswer:
