@@ -62,6 +62,16 @@ class FleetServicer(pb_grpc.FleetServiceServicer):
     async def GetTrace(self, request: pb.GetTraceRequest, context: Context) -> pb.GetTraceResponse:
         return await self._scheduler.ask(self._scheduler.fleet.GetTrace, request, context)
 
+    async def ListMoments(
+        self, request: pb.ListMomentsRequest, context: Context
+    ) -> pb.ListMomentsResponse:
+        return await self._scheduler.ask(self._scheduler.fleet.ListMoments, request, context)
+
+    async def TraceGeneration(
+        self, request: pb.TraceGenerationRequest, context: Context
+    ) -> pb.TraceGenerationResponse:
+        return await self._scheduler.ask(self._scheduler.fleet.TraceGeneration, request, context)
+
     async def WatchFleet(
         self, request: pb.WatchFleetRequest, context: Context
     ) -> AsyncIterator[pb.WatchFleetResponse]:

@@ -49,6 +49,7 @@ from scheduler.intake import Intake
 from scheduler.leadership import Leadership
 from scheduler.lines import Lines
 from scheduler.live import Live
+from scheduler.lives import Lives
 from scheduler.model import models_of
 from scheduler.orders import Orders
 from scheduler.outcomes import Outcomes
@@ -153,7 +154,8 @@ async def _run(settings: SchedulerSettings) -> None:
         )
         view = FleetView(live, fleet, _wall)
         watch = FleetWatch(view, recent, epoch=epoch, clock=clock)
-        operators = FleetServicer(live, view, watch, recent, orders, background)
+        lives = Lives(store.database, live.journal, view, epoch=epoch, wall=_wall)
+        operators = FleetServicer(live, view, watch, recent, orders, background, lives)
         presets = PresetServicer(PresetStore(store.database))
         webhooks = WebhookServicer(WebhookStore(store.database))
         agents = AgentServicer(lines, fleet, reports, report_seconds=settings.report_seconds)

@@ -61,6 +61,7 @@ class Dispatch:
                 wake.clear()
                 for decision in self._decide():
                     self._recent.note(decision)
+                    self._live.journal.decided(decision)
                     log.info("decided", decision=decision_line(decision), why=reason_of(decision))
                     if isinstance(decision, Bind):
                         self._live.claiming.add(decision.ticket.id)

@@ -163,6 +163,7 @@ class Fleet:
             self.lost_since[device_id] = self._clock()
             if device_id in self._live.sched.devices:
                 self._live.did(self._live.sched.quarantine(device_id, AWAY))
+                self._live.journal.quarantined(device_id, AWAY)
         log.warning("agent left", node=line.node, devices=lost)
 
     def give_up(self, device_id: str) -> None:
@@ -186,6 +187,7 @@ class Fleet:
             reason = AWAY
         if reason != self._live.sched.devices[device_id].quarantined:
             log.warning("device", device=device_id, quarantined=reason)
+            self._live.journal.quarantined(device_id, reason)
             self._live.did(self._live.sched.quarantine(device_id, reason))
 
     def distrust(self, device_id: str, reason: str) -> None:
@@ -233,6 +235,7 @@ class Fleet:
         if wrong:
             self.doubts[device_id] = Doubt(wrong, held)
             self._live.did(sched.quarantine(device_id, wrong))
+            self._live.journal.quarantined(device_id, wrong)
             if before is None or before.reason != wrong:
                 log.error("device not believed", device=device_id, reason=wrong)
         else:

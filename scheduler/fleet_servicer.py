@@ -16,6 +16,7 @@ from scheduler.background import Background
 from scheduler.fleet_view import FleetView, decision_to
 from scheduler.fleet_watch import FleetWatch
 from scheduler.live import Live
+from scheduler.lives import Lives
 from scheduler.orders import Orders
 from scheduler.recent import Recent
 from scheduler.trace import state_line
@@ -32,6 +33,7 @@ Named: TypeAlias = (
 
 DEFAULT_DECISIONS, MOST_DECISIONS = 100, 1_000
 MOST_REASON = 200  # characters
+DEFAULT_MOMENTS, MOST_MOMENTS = 1_000, 5_000
 INTERVAL_SECONDS = 0.2, 60.0
 DEFAULT_INTERVAL_SECONDS = 1.0
 
@@ -47,6 +49,7 @@ class FleetServicer(pb_grpc.FleetServiceServicer):
         recent: Recent,
         orders: Orders,
         background: Background,
+        lives: Lives,
     ) -> None:
         self._live = live
         self._view = view
@@ -54,6 +57,7 @@ class FleetServicer(pb_grpc.FleetServiceServicer):
         self._recent = recent
         self._orders = orders
         self._background = background
+        self._lives = lives
 
     async def ListDevices(
         self, request: pb.ListDevicesRequest, context: Context
@@ -133,6 +137,23 @@ class FleetServicer(pb_grpc.FleetServiceServicer):
             decisions=[decision_to(record) for record in latest],
             state_line=state_line(self._live.sched),
         )
+
+    async def ListMoments(
+        self, request: pb.ListMomentsRequest, context: Context
+    ) -> pb.ListMomentsResponse:
+        bad = []
+        if not 0 <= request.limit <= MOST_MOMENTS:
+            bad.append(Violation("limit", f"must be 1 to {MOST_MOMENTS}; 0 for {DEFAULT_MOMENTS}"))
+        if request.after_sequence < 0:
+            bad.append(Violation("after_sequence", "must be 0 or more"))
+        if bad:
+            raise InvalidArgumentError(bad)
+        return await self._lives.moments(request.after_sequence, request.limit or DEFAULT_MOMENTS)
+
+    async def TraceGeneration(
+        self, request: pb.TraceGenerationRequest, context: Context
+    ) -> pb.TraceGenerationResponse:
+        return await self._lives.trace(request.id)
 
     async def _order(self, order: Coroutine[Any, Any, None]) -> None:
         # Shielded: what the database took, memory must follow, though the caller may have gone.

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from atelier.generation import Generation, State
 from scheduler.decisions import Bind, Boundary, Decision, Preempt
+from scheduler.journal import Journal
 from scheduler.runqueue import Ticket, objective
 from scheduler.sched import Sched
 from scheduler.watchers import Watchers
@@ -28,7 +29,8 @@ class Live:
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.sched = sched
-        self.watchers = Watchers()
+        self.journal = Journal(wall)
+        self.watchers = Watchers(self.journal)
         self.running: dict[str, Generation] = {}  # by id; each with its lease_token and device
         self.cancelling: set[str] = set()  # told or to be told to stop
         self.preempting: set[str] = set()  # taken off by the core; their agent is asked

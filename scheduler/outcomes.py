@@ -241,6 +241,7 @@ class Outcomes:
         if row is None:
             return await self.cancelled(generation_id, token)
         log.info("requeued", generation_id=generation_id, reason=reason, attempt=row.attempt)
+        self._live.journal.left(generation_id, reason)
         if self._live.holds(generation_id, token):
             self._live.requeued(row, delay_seconds, steps_done)
         else:

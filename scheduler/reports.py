@@ -150,6 +150,9 @@ class Reports:
         if device.id in self._fleet.doubts:
             return  # its next report tells
         self._care.changed(device, change)
+        self._live.journal.changed(
+            device.id, model, resident=change.resident, reason=change.failure.message
+        )
         if device.loading != model:
             if believable(device, model, resident=change.resident, models=sched.models):
                 self._changed(device, model, resident=change.resident)

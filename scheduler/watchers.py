@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from atelier.generation import Generation, State
 from atelier.v1 import generation_pb2 as pb
+from scheduler.journal import Journal
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class View:
 class Watchers:
     """The latest view of each live generation, and an event to wake its watchers."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal | None = None) -> None:
+        """`journal`: what is kept of all that passes here."""
+        self._journal = journal
         self._views: dict[str, View] = {}
         self._changed: dict[str, set[asyncio.Event]] = defaultdict(set)
         self.ending = False  # whoever watches is to turn to the next scheduler
@@ -70,6 +73,8 @@ class Watchers:
     def publish(self, generation: Generation, progress: Progress | None = None) -> None:
         """The generation changed. Final ones are told to who watches, then forgotten."""
         self._views[generation.id] = View(generation, progress)
+        if self._journal:
+            self._journal.stood(generation)
         self._tell(generation.id)
         if generation.state.final and not self._changed.get(generation.id):
             del self._views[generation.id]
@@ -86,6 +91,8 @@ class Watchers:
                 preview, step = progress.preview, progress.preview_step
                 progress = replace(kept, preview=preview, preview_step=step)
             self._views[generation_id] = replace(view, progress=progress)
+            if self._journal:
+                self._journal.progressed(view.generation, progress.phase)
             self._tell(generation_id)
 
     def subscribe(self, generation_id: str) -> asyncio.Event:

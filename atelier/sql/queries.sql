@@ -60,6 +60,13 @@ WHERE id = ANY(%(ids)s::uuid[])
 SELECT count(*) AS times FROM generation_events
 WHERE generation_id = %(id)s AND event = 'requeue' AND detail ->> 'reason' = ANY(%(reasons)s)
 
+-- name: story
+-- What was noted of a generation, whoever's it is; nothing of one that is not there.
+SELECT e.event, e.attempt, e.time, e.detail, g.model, g.state
+FROM generations g JOIN generation_events e ON e.generation_id = g.id
+WHERE g.id = %(id)s AND e.generation_id = %(id)s
+ORDER BY e.seq
+
 -- name: scan
 SELECT * FROM generations
 WHERE tenant = %(tenant)s

@@ -97,6 +97,62 @@ DECISION_KIND_HOLD: DecisionKind.ValueType  # 6
 """A node's host memory holds these models, and no others."""
 Global___DecisionKind: _TypeAlias = DecisionKind  # noqa: Y015
 
+class _MomentKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MomentKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MomentKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MOMENT_KIND_UNSPECIFIED: _MomentKind.ValueType  # 0
+    """Never sent."""
+    MOMENT_KIND_QUEUED: _MomentKind.ValueType  # 1
+    """A generation waits: for the first time, or again (reason says why)."""
+    MOMENT_KIND_BOUND: _MomentKind.ValueType  # 2
+    """A device was chosen for it; reason says why."""
+    MOMENT_KIND_RUNNING: _MomentKind.ValueType  # 3
+    """An attempt began: the database has it."""
+    MOMENT_KIND_PHASE: _MomentKind.ValueType  # 4
+    """The attempt went on to a phase."""
+    MOMENT_KIND_PREEMPTING: _MomentKind.ValueType  # 5
+    """It is to leave its device for another's sake, at its next step."""
+    MOMENT_KIND_ENDED: _MomentKind.ValueType  # 6
+    """It reached its final state."""
+    MOMENT_KIND_LOADING: _MomentKind.ValueType  # 7
+    """A device was told to load a model; reason says why."""
+    MOMENT_KIND_LOADED: _MomentKind.ValueType  # 8
+    """The load is over; failed where it failed."""
+    MOMENT_KIND_UNLOADED: _MomentKind.ValueType  # 9
+    """A model is on a device no more."""
+    MOMENT_KIND_DEVICE: _MomentKind.ValueType  # 10
+    """A device takes no work any more (failed is set, and reason says why), or takes it again."""
+
+class MomentKind(_MomentKind, metaclass=_MomentKindEnumTypeWrapper):
+    """What happened."""
+
+MOMENT_KIND_UNSPECIFIED: MomentKind.ValueType  # 0
+"""Never sent."""
+MOMENT_KIND_QUEUED: MomentKind.ValueType  # 1
+"""A generation waits: for the first time, or again (reason says why)."""
+MOMENT_KIND_BOUND: MomentKind.ValueType  # 2
+"""A device was chosen for it; reason says why."""
+MOMENT_KIND_RUNNING: MomentKind.ValueType  # 3
+"""An attempt began: the database has it."""
+MOMENT_KIND_PHASE: MomentKind.ValueType  # 4
+"""The attempt went on to a phase."""
+MOMENT_KIND_PREEMPTING: MomentKind.ValueType  # 5
+"""It is to leave its device for another's sake, at its next step."""
+MOMENT_KIND_ENDED: MomentKind.ValueType  # 6
+"""It reached its final state."""
+MOMENT_KIND_LOADING: MomentKind.ValueType  # 7
+"""A device was told to load a model; reason says why."""
+MOMENT_KIND_LOADED: MomentKind.ValueType  # 8
+"""The load is over; failed where it failed."""
+MOMENT_KIND_UNLOADED: MomentKind.ValueType  # 9
+"""A model is on a device no more."""
+MOMENT_KIND_DEVICE: MomentKind.ValueType  # 10
+"""A device takes no work any more (failed is set, and reason says why), or takes it again."""
+Global___MomentKind: _TypeAlias = MomentKind  # noqa: Y015
+
 @_typing.final
 class Device(_message.Message):
     """One device (a GPU, or a CPU standing in for one)."""
@@ -1040,3 +1096,211 @@ class GetTraceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetTraceResponse: _TypeAlias = GetTraceResponse  # noqa: Y015
+
+@_typing.final
+class Moment(_message.Message):
+    """Something that happened. What does not apply to its kind is unset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_STEPS_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Its number: counted up from 1 since the scheduler started; 0 where the database kept it."""
+    kind: Global___MomentKind.ValueType
+    """What happened."""
+    device_id: _builtins.str
+    """The device."""
+    model: _builtins.str
+    """The model."""
+    generation_id: _builtins.str
+    """The generation."""
+    attempt: _builtins.int
+    """Its attempt, from 1: of one that waits, the attempt that it waits for."""
+    phase: _generation_pb2.Phase.ValueType
+    """The phase that it went on to."""
+    state: _generation_pb2.GenerationState.ValueType
+    """Its final state."""
+    reason: _builtins.str
+    """Why."""
+    count: _builtins.int
+    """Pictures or videos that it makes."""
+    total_steps: _builtins.int
+    """Denoise steps that it runs."""
+    failed: _builtins.bool
+    """Whether it is a fault."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was: by the scheduler's clock, or by the database's where that kept it."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        kind: Global___MomentKind.ValueType = ...,
+        device_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        generation_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        phase: _generation_pb2.Phase.ValueType = ...,
+        state: _generation_pb2.GenerationState.ValueType = ...,
+        reason: _builtins.str = ...,
+        count: _builtins.int = ...,
+        total_steps: _builtins.int = ...,
+        failed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "count", b"count", "device_id", b"device_id", "failed", b"failed", "generation_id", b"generation_id", "kind", b"kind", "model", b"model", "phase", b"phase", "reason", b"reason", "sequence", b"sequence", "state", b"state", "time", b"time", "total_steps", b"total_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Moment: _TypeAlias = Moment  # noqa: Y015
+
+@_typing.final
+class ListMomentsRequest(_message.Message):
+    """Asks for moments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    after_sequence: _builtins.int
+    """Those after this number; 0: from the oldest on that is remembered."""
+    limit: _builtins.int
+    """At most so many: 1 to 5000; 0 is 1000."""
+    def __init__(
+        self,
+        *,
+        after_sequence: _builtins.int = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMomentsRequest: _TypeAlias = ListMomentsRequest  # noqa: Y015
+
+@_typing.final
+class ListMomentsResponse(_message.Message):
+    """Moments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOMENTS_FIELD_NUMBER: _builtins.int
+    MISSED_MOMENTS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    missed_moments: _builtins.int
+    """How many after after_sequence are remembered no more."""
+    epoch: _builtins.int
+    """The scheduler's: another than before where it was restarted, and counts from 1."""
+    @_builtins.property
+    def moments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Moment]:
+        """In the order in which they were noted."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """Its clock as it answers."""
+
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Device]:
+        """All devices, by id."""
+
+    def __init__(
+        self,
+        *,
+        moments: _abc.Iterable[Global___Moment] | None = ...,
+        missed_moments: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        devices: _abc.Iterable[Global___Device] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "epoch", b"epoch", "missed_moments", b"missed_moments", "moments", b"moments", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMomentsResponse: _TypeAlias = ListMomentsResponse  # noqa: Y015
+
+@_typing.final
+class TraceGenerationRequest(_message.Message):
+    """Asks for a generation's life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceGenerationRequest: _TypeAlias = TraceGenerationRequest  # noqa: Y015
+
+@_typing.final
+class TraceGenerationResponse(_message.Message):
+    """A generation's life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOMENTS_FIELD_NUMBER: _builtins.int
+    STORY_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Its model."""
+    state: _generation_pb2.GenerationState.ValueType
+    """Where it stands."""
+    @_builtins.property
+    def moments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Moment]:
+        """What this scheduler remembers; nothing of a generation that ended long ago."""
+
+    @_builtins.property
+    def story(self) -> _containers.RepeatedCompositeFieldContainer[Global___Moment]:
+        """What the database has kept: when it was queued, when attempts began, when it ended."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """The scheduler's clock as it answers."""
+
+    def __init__(
+        self,
+        *,
+        moments: _abc.Iterable[Global___Moment] | None = ...,
+        story: _abc.Iterable[Global___Moment] | None = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        model: _builtins.str = ...,
+        state: _generation_pb2.GenerationState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "moments", b"moments", "state", b"state", "story", b"story", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceGenerationResponse: _TypeAlias = TraceGenerationResponse  # noqa: Y015

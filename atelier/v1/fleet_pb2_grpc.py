@@ -88,6 +88,16 @@ class FleetServiceStub:
                 request_serializer=atelier_dot_v1_dot_fleet__pb2.GetTraceRequest.SerializeToString,
                 response_deserializer=atelier_dot_v1_dot_fleet__pb2.GetTraceResponse.FromString,
                 _registered_method=True)
+        self.ListMoments = channel.unary_unary(
+                '/atelier.v1.FleetService/ListMoments',
+                request_serializer=atelier_dot_v1_dot_fleet__pb2.ListMomentsRequest.SerializeToString,
+                response_deserializer=atelier_dot_v1_dot_fleet__pb2.ListMomentsResponse.FromString,
+                _registered_method=True)
+        self.TraceGeneration = channel.unary_unary(
+                '/atelier.v1.FleetService/TraceGeneration',
+                request_serializer=atelier_dot_v1_dot_fleet__pb2.TraceGenerationRequest.SerializeToString,
+                response_deserializer=atelier_dot_v1_dot_fleet__pb2.TraceGenerationResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -170,6 +180,22 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListMoments(self, request, context):
+        """What happened to devices and generations, moment by moment, as far back as this scheduler
+        remembers: the last 20,000. Retry: always safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TraceGeneration(self, request, context):
+        """The moments of one generation, whoever's it is, and what the database has kept of it.
+        NOT_FOUND for an unknown id. Retry: always safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -222,6 +248,16 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.GetTrace,
                     request_deserializer=atelier_dot_v1_dot_fleet__pb2.GetTraceRequest.FromString,
                     response_serializer=atelier_dot_v1_dot_fleet__pb2.GetTraceResponse.SerializeToString,
+            ),
+            'ListMoments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMoments,
+                    request_deserializer=atelier_dot_v1_dot_fleet__pb2.ListMomentsRequest.FromString,
+                    response_serializer=atelier_dot_v1_dot_fleet__pb2.ListMomentsResponse.SerializeToString,
+            ),
+            'TraceGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.TraceGeneration,
+                    request_deserializer=atelier_dot_v1_dot_fleet__pb2.TraceGenerationRequest.FromString,
+                    response_serializer=atelier_dot_v1_dot_fleet__pb2.TraceGenerationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -498,6 +534,60 @@ class FleetService:
             '/atelier.v1.FleetService/GetTrace',
             atelier_dot_v1_dot_fleet__pb2.GetTraceRequest.SerializeToString,
             atelier_dot_v1_dot_fleet__pb2.GetTraceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMoments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.FleetService/ListMoments',
+            atelier_dot_v1_dot_fleet__pb2.ListMomentsRequest.SerializeToString,
+            atelier_dot_v1_dot_fleet__pb2.ListMomentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TraceGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.FleetService/TraceGeneration',
+            atelier_dot_v1_dot_fleet__pb2.TraceGenerationRequest.SerializeToString,
+            atelier_dot_v1_dot_fleet__pb2.TraceGenerationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,6 +62,14 @@ class FleetServiceStub:
     """
     GetTrace: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetTraceRequest, _fleet_pb2.GetTraceResponse]
     """The latest decisions with their reasons, and the whole state on one line. Retry: always safe."""
+    ListMoments: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListMomentsRequest, _fleet_pb2.ListMomentsResponse]
+    """What happened to devices and generations, moment by moment, as far back as this scheduler
+    remembers: the last 20,000. Retry: always safe.
+    """
+    TraceGeneration: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.TraceGenerationRequest, _fleet_pb2.TraceGenerationResponse]
+    """The moments of one generation, whoever's it is, and what the database has kept of it.
+    NOT_FOUND for an unknown id. Retry: always safe.
+    """
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
@@ -97,6 +105,14 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """
     GetTrace: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetTraceRequest, _fleet_pb2.GetTraceResponse]  # type: ignore[assignment]
     """The latest decisions with their reasons, and the whole state on one line. Retry: always safe."""
+    ListMoments: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListMomentsRequest, _fleet_pb2.ListMomentsResponse]  # type: ignore[assignment]
+    """What happened to devices and generations, moment by moment, as far back as this scheduler
+    remembers: the last 20,000. Retry: always safe.
+    """
+    TraceGeneration: _aio.UnaryUnaryMultiCallable[_fleet_pb2.TraceGenerationRequest, _fleet_pb2.TraceGenerationResponse]  # type: ignore[assignment]
+    """The moments of one generation, whoever's it is, and what the database has kept of it.
+    NOT_FOUND for an unknown id. Retry: always safe.
+    """
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     """Shows operators what the fleet is doing, and takes their orders. Drains and pins are kept in the
@@ -189,5 +205,25 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.GetTraceResponse, _abc.Awaitable[_fleet_pb2.GetTraceResponse]]:
         """The latest decisions with their reasons, and the whole state on one line. Retry: always safe."""
+
+    @_abc_1.abstractmethod
+    def ListMoments(
+        self,
+        request: _fleet_pb2.ListMomentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.ListMomentsResponse, _abc.Awaitable[_fleet_pb2.ListMomentsResponse]]:
+        """What happened to devices and generations, moment by moment, as far back as this scheduler
+        remembers: the last 20,000. Retry: always safe.
+        """
+
+    @_abc_1.abstractmethod
+    def TraceGeneration(
+        self,
+        request: _fleet_pb2.TraceGenerationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.TraceGenerationResponse, _abc.Awaitable[_fleet_pb2.TraceGenerationResponse]]:
+        """The moments of one generation, whoever's it is, and what the database has kept of it.
+        NOT_FOUND for an unknown id. Retry: always safe.
+        """
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

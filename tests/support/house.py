@@ -25,6 +25,7 @@ from scheduler.fleet_watch import FleetWatch
 from scheduler.intake import Intake
 from scheduler.lines import Lines
 from scheduler.live import Live
+from scheduler.lives import Lives
 from scheduler.model import model_of
 from scheduler.orders import Orders
 from scheduler.outcomes import Outcomes
@@ -92,9 +93,12 @@ class House:
         )
         self.orders = Orders(OrderStore(store.database), self.live, self.background)
         view = FleetView(self.live, self.fleet, lambda: datetime.now(UTC))
+        lives = Lives(
+            store.database, self.live.journal, view, epoch=1, wall=lambda: datetime.now(UTC)
+        )
         self.fleet_watch = FleetWatch(view, self.recent, epoch=1, clock=clock)
         self.operators = FleetServicer(
-            self.live, view, self.fleet_watch, self.recent, self.orders, self.background
+            self.live, view, self.fleet_watch, self.recent, self.orders, self.background, lives
         )
         self.agents = AgentServicer(self.lines, self.fleet, self.reports, report_seconds=1.0)
 
