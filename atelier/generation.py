@@ -7,6 +7,7 @@ write about the attempt must carry that token.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,6 +32,7 @@ class State(StrEnum):
         return self in FINAL
 
 
+IN_VAIN = frozenset({State.FAILED, State.CANCELLED, State.EXPIRED})
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED})
 
 
@@ -167,3 +169,9 @@ def new_id(now_seconds: float, random_bits: int) -> str:
     value = milliseconds << 80 | 0x7 << 76 | (random_bits >> 62 & 0xFFF) << 64
     value |= 0b10 << 62 | random_bits & (2**62 - 1)
     return str(UUID(int=value))
+
+
+def lowest_id(moment: datetime) -> str:
+    """The lowest UUIDv7 of a moment; the lowest or the highest of all where there is none."""
+    milliseconds = math.floor(moment.timestamp() * 1000)
+    return str(UUID(int=min(max(milliseconds, 0), 2**48 - 1) << 80))

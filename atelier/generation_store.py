@@ -9,23 +9,30 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from atelier.database import Database
 from atelier.errors import DeletedError, UnavailableError
 from atelier.generation import (
+    FINAL,
+    IN_VAIN,
     Failure,
     Generation,
     Priority,
     Provenance,
     Result,
     State,
+    lowest_id,
 )
 from atelier.spec import stored_spec
 
 PAGE = 500  # rows read at a time, where there may be many
+_NO_ID, _HIGHEST_ID = str(UUID(int=0)), str(UUID(int=2**128 - 1))
+# An id and the create_time beside it are read from one clock one after the other, between which it
+# may have been set; a moment for which it is looked wider afield costs nothing.
+CLOCK_SLACK = timedelta(minutes=1)
 RESULT_KEYS = ("object_key", "thumbnail_key")  # of a Result: what lies in the object store
 
 
@@ -107,12 +114,21 @@ class GenerationStore:
         created_before: datetime | None = None,
     ) -> list[Generation]:
         """A tenant's generations below an id, newest first."""
+        first, beyond = _NO_ID, before_id or _HIGHEST_ID
+        if created_after:
+            first = lowest_id(_moved(created_after, -CLOCK_SLACK))
+        if created_before:
+            beyond = min(beyond, lowest_id(_moved(created_before, CLOCK_SLACK)))
+        wanted = frozenset(states)
         return await self._run(
             "scan",
             tenant=tenant,
-            before_id=before_id,
+            first=first,
+            beyond=beyond,
             limit=limit,
             states=[str(s) for s in states] or None,
+            open=bool(wanted) and not wanted & FINAL,
+            in_vain=bool(wanted) and wanted <= IN_VAIN,
             model=model,
             labels=json.dumps(dict(labels or {})),
             created_after=created_after,
@@ -142,7 +158,7 @@ class GenerationStore:
         """What a scheduler that starts takes up again, oldest first. Page by page, so that it can
         renew its lease meanwhile."""
         found: list[Generation] = []
-        after = str(UUID(int=0))
+        after = _NO_ID
         while page := await self._run("unfinished", after=after, limit=PAGE):
             found += page
             after = page[-1].id
@@ -206,6 +222,14 @@ class GenerationStore:
 
     async def _run(self, query: str, **arguments: Any) -> list[Generation]:
         return [_generation(row) for row in await self.database.rows(query, **arguments)]
+
+
+def _moved(moment: datetime, by: timedelta) -> datetime:
+    """As far as there are dates."""
+    try:
+        return moment + by
+    except OverflowError:
+        return moment
 
 
 def _row(generation: Generation) -> dict[str, Any]:

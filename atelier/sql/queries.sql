@@ -68,12 +68,15 @@ WHERE g.id = %(id)s AND e.generation_id = %(id)s
 ORDER BY e.seq
 
 -- name: scan
+-- By its values, not by a plan for all: what does not apply falls away, what does finds its index
+-- (migration 0009), and times are a range of ids, which leaves out the days beyond.
 SELECT * FROM generations
-WHERE tenant = %(tenant)s
-  AND id < coalesce(%(before_id)s::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+WHERE tenant = %(tenant)s AND id >= %(first)s::uuid AND id < %(beyond)s::uuid
   AND (%(states)s::text[] IS NULL OR state = ANY(%(states)s))
+  AND (NOT %(open)s::boolean OR finish_time IS NULL)
+  AND (NOT %(in_vain)s::boolean OR failure IS NOT NULL OR cancel_requested)
   AND (%(model)s = '' OR model = %(model)s)
-  AND labels @> %(labels)s::jsonb
+  AND (%(labels)s::jsonb = '{}' OR labels <> '{}' AND labels @> %(labels)s::jsonb)
   AND (%(created_after)s::timestamptz IS NULL OR create_time >= %(created_after)s)
   AND (%(created_before)s::timestamptz IS NULL OR create_time < %(created_before)s)
 ORDER BY id DESC

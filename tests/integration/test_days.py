@@ -10,6 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -217,7 +218,8 @@ async def test_a_statement_about_one_generation_reads_one_day(
         for name in names:
             read = tables_read(connection, aged.database.queries[name], about_one)
             assert len(read) == 1, (name, read)
-        listed = {"tenant": "local", "before_id": None, "limit": 1, "states": None, "model": "",
+        listed = {"tenant": "local", "first": str(UUID(int=0)), "beyond": str(UUID(int=2**128 - 1)),
+                  "limit": 1, "states": None, "open": False, "in_vain": False, "model": "",
                   "labels": "{}", "created_after": None, "created_before": None}  # fmt: skip
         read = tables_read(connection, aged.database.queries["scan"], listed, executed=True)
         assert read == {"generations_" + days(dsn)[-1]}  # the newest day has enough
