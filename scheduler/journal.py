@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from atelier.generation import Generation, State
 from scheduler.decisions import Bind, Hold, Load, Preempt, Reject, Unload
@@ -55,11 +55,21 @@ class Moment:
     failed: bool = False
 
 
+class Listener(Protocol):
+    """Hears each moment as it is noted, and what is too small to be one."""
+
+    def hear(self, moment: Moment) -> None: ...
+    def stepped(self, generation_id: str, step: int, seconds: float) -> None: ...
+    def reported(self, generation_id: str) -> None: ...
+    def ended(self, row: Generation) -> None: ...
+
+
 class Journal:
     """Written by the scheduler's loops; read by anybody."""
 
     def __init__(self, wall: Callable[[], datetime], kept: int = KEPT) -> None:
         self.last = 0  # number of the latest moment
+        self.listener: Listener | None = None
         self._wall = wall
         self._ring: deque[Moment] = deque(maxlen=kept)
         self._doing: dict[str, tuple[int, int]] = {}  # attempt and phase of what runs, by id
@@ -84,6 +94,8 @@ class Journal:
                        state=row.state, reason=reason)  # fmt: skip
             self._doing.pop(row.id, None)
             self._left.pop(row.id, None)
+            if self.listener is not None:
+                self.listener.ended(row)
 
     def progressed(self, row: Generation, phase: int) -> None:
         """Its agent told what it does; the same again is nothing new."""
@@ -134,4 +146,7 @@ class Journal:
     def _note(self, kind: Kind, time: datetime | None = None, **about: Any) -> None:
         """Keep it; `about`: the fields of a Moment that apply."""
         self.last += 1
-        self._ring.append(Moment(self.last, time or self._wall(), kind, **about))
+        moment = Moment(self.last, time or self._wall(), kind, **about)
+        self._ring.append(moment)
+        if self.listener is not None:
+            self.listener.hear(moment)

@@ -86,6 +86,8 @@ class Outcomes:
         self, generation_id: str, token: int, results: Sequence[Result], by: Provenance
     ) -> bool:
         """SUCCEEDED, if not by this report then by an earlier one of the same."""
+        if self._live.journal.listener is not None:
+            self._live.journal.listener.reported(generation_id)
         try:
             row = await persist(lambda: self._store.publish(generation_id, token, results, by))
         except StorageRefusedError:

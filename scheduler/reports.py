@@ -174,6 +174,9 @@ class Reports:
             if 0 < len(report.preview) <= MAX_PREVIEW_BYTES:
                 progress = replace(progress, preview=report.preview, preview_step=report.step)
             self._live.watchers.progress(attempt.generation_id, progress)
+            listener = self._live.journal.listener
+            if report.step_seconds and listener is not None:
+                listener.stepped(attempt.generation_id, report.step, report.step_seconds)
 
     def _ran_badly(self, device: Device, model: str) -> None:
         """The model may be left alone there for a while; the device looks up when that is over."""
