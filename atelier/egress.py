@@ -49,3 +49,6 @@ class Egress:
             raise RefusedError from None
         self.rules.check(addresses)
         return target, addresses
+
+
+PUBLIC_ONLY = Egress(Rules())

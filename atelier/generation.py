@@ -156,6 +156,7 @@ class Generation:
     results: tuple[Result, ...] = ()
     failure: Failure | None = None
     provenance: Provenance | None = None
+    webhook_url: str = ""  # where its end is told; "": to its tenant's webhooks alone
     preset: str = ""  # the one that it took values from, with its version; "": none
     trace_parent: str = ""  # the caller's span (W3C traceparent); "": none
 

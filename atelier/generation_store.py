@@ -245,6 +245,7 @@ def _row(generation: Generation) -> dict[str, Any]:
         "request_hash": generation.request_hash.hex(),
         "deadline": deadline.isoformat() if deadline else None,
         "create_time": generation.create_time.isoformat(),
+        "webhook_url": generation.webhook_url,
         "preset": generation.preset,
         "trace_parent": generation.trace_parent,
     }
@@ -273,6 +274,7 @@ def _generation(row: Mapping[str, Any]) -> Generation:
         results=tuple(Result(**result) for result in row["results"] or ()),
         failure=Failure(**failure) if failure else None,
         provenance=Provenance(**provenance) if provenance else None,
+        webhook_url=row["webhook_url"],
         preset=row["preset"],
         trace_parent=row["trace_parent"],
     )

@@ -89,6 +89,7 @@ def generation_to(generation: Generation) -> pb.Generation:
         priority=priority_to(generation.priority),
         deadline=time_to(generation.deadline),
         preset=generation.preset,
+        webhook_url=generation.webhook_url,
     )
     if isinstance(generation.spec, VideoSpec):
         message.video.CopyFrom(video_to(generation.spec))
@@ -116,6 +117,7 @@ def generation_from(message: pb.Generation, request_hash: bytes = b"") -> Genera
         request_id=message.request_id,
         request_hash=request_hash,
         preset=message.preset,
+        webhook_url=message.webhook_url,
     )
 
 

@@ -55,7 +55,10 @@ async def run(settings: GatewaySettings) -> None:
         stack.push_async_callback(scheduler.close)
         stack.callback(inputs.close)
         stack.callback(store.close)
-        generations = GenerationServicer(scheduler, catalog, inputs, results, settings.tenant)
+        egress = Egress(settings.webhook_rules)
+        generations = GenerationServicer(
+            scheduler, catalog, inputs, results, settings.tenant, egress
+        )
 
         def register(server: grpc.aio.Server) -> None:
             generation_pb2_grpc.add_GenerationServiceServicer_to_server(generations, server)
@@ -64,7 +67,7 @@ async def run(settings: GatewaySettings) -> None:
                 PresetServicer(scheduler, catalog, settings.tenant), server
             )
             webhook_pb2_grpc.add_WebhookServiceServicer_to_server(
-                WebhookServicer(scheduler, Egress(settings.webhook_rules), settings.tenant), server
+                WebhookServicer(scheduler, egress, settings.tenant), server
             )
             fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetServicer(scheduler), server)
 

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TypeAlias
@@ -13,7 +14,8 @@ from typing import TypeAlias
 import grpc
 
 from atelier.catalog import Catalog
-from atelier.errors import InvalidArgumentError
+from atelier.egress import Egress
+from atelier.errors import InvalidArgumentError, Violation
 from atelier.generation import Generation, new_id
 from atelier.rpc import shown_error
 from atelier.spans import parent_of
@@ -28,6 +30,7 @@ from gateway.preset_servicer import Presets
 from gateway.presets import Found
 from gateway.requests import Asked, asked_of, hash_of
 from gateway.scheduler_client import SchedulerClient
+from gateway.webhook_servicer import understood
 
 Context: TypeAlias = grpc.aio.ServicerContext
 
@@ -36,13 +39,19 @@ class Creation:
     """All that is accepted comes this way, by itself or with others."""
 
     def __init__(
-        self, scheduler: SchedulerClient, catalog: Catalog, inputs: Inputs, tenant: str
+        self,
+        scheduler: SchedulerClient,
+        catalog: Catalog,
+        inputs: Inputs,
+        tenant: str,
+        egress: Egress,
     ) -> None:
         self._scheduler = scheduler
         self._presets = Presets(scheduler)
         self._catalog = catalog
         self._inputs = inputs
         self._tenant = tenant
+        self._egress = egress
 
     async def one(
         self, request: pb.CreateGenerationRequest, context: Context, path: str = ""
@@ -106,8 +115,11 @@ class Creation:
         could not be again."""
         asked = await self._inputs.read(request, lambda: self._asked(request, presets, path))
         wrong = await self._inputs.take(asked.pictures, keep=not asked.bad)
+        url, astray = "", list[Violation]()
+        if request.webhook_url:
+            url, astray = await understood(self._egress, request.webhook_url, f"{path}webhook_url")
         try:
-            return asked.checked(wrong)
+            return replace(asked.checked([*wrong, *astray]), webhook_url=url)
         except InvalidArgumentError:
             if earlier := await self._earlier(request, context):
                 return earlier

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import grpc
 
 from atelier.catalog import Catalog
+from atelier.egress import PUBLIC_ONLY, Egress
 from atelier.errors import FailedPreconditionError
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import generation_pb2_grpc as pb_grpc
@@ -37,9 +38,10 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
         inputs: Inputs,
         results: Results,
         tenant: str,
+        egress: Egress = PUBLIC_ONLY,
     ) -> None:
         self._scheduler = scheduler
-        self._creation = Creation(scheduler, catalog, inputs, tenant)
+        self._creation = Creation(scheduler, catalog, inputs, tenant, egress)
         self._inputs = inputs
         self._results = results
         self._tenant = tenant  # everyone's on loopback, until there is identity

@@ -77,6 +77,7 @@ class Lines:
             rows=rows,
             alone=alone,
         )
+        run.generation.ClearField("webhook_url")  # it may hold a secret, and is no agent's business
         return self._send(generation.device, pb.ConnectResponse(run=run))
 
     def cancel(self, generation: Generation) -> bool:

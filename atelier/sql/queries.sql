@@ -8,13 +8,13 @@
 -- find_submitted then reads what stands.
 WITH new AS (
     INSERT INTO generations (id, tenant, model, spec, priority, labels, request_id, request_hash,
-                             deadline, create_time, preset, trace_parent)
+                             deadline, create_time, webhook_url, preset, trace_parent)
     SELECT id, tenant, model, spec, priority, labels, request_id, request_hash, deadline, create_time,
-           preset, trace_parent
+           webhook_url, preset, trace_parent
     FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(
         id uuid, tenant text, model text, spec jsonb, priority text, labels jsonb, request_id text,
-        request_hash text, deadline timestamptz, create_time timestamptz, preset text,
-        trace_parent text)
+        request_hash text, deadline timestamptz, create_time timestamptz, webhook_url text,
+        preset text, trace_parent text)
     WHERE {fence}
     ORDER BY id
     ON CONFLICT DO NOTHING

@@ -67,12 +67,6 @@ WITH owner AS (
 )
 SELECT clock_timestamp() + make_interval(secs => %(overlap_seconds)s) AS old_expire_time FROM owner
 
--- name: has_webhook_secret
-SELECT FROM webhook_secrets
-WHERE tenant = %(tenant)s AND owner = '00000000-0000-0000-0000-000000000000'
-  AND expire_time > clock_timestamp()
-LIMIT 1
-
 -- name: insert_test_delivery
 -- By an id that was drawn before, so that it can be sent again. In a lane of its own: it waits for
 -- nothing, and no further attempt follows it.

@@ -818,6 +818,7 @@ class Generation(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    WEBHOOK_URL_FIELD_NUMBER: _builtins.int
     PRESET_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7."""
@@ -833,6 +834,8 @@ class Generation(_message.Message):
     """The key that makes its creation idempotent."""
     priority: Global___Priority.ValueType
     """How urgent it is."""
+    webhook_url: _builtins.str
+    """Where its end is told; empty: to the tenant's webhooks alone."""
     preset: _builtins.str
     """The preset that it took values from, with its version, as CreateGenerationRequest.preset takes it
     (draft@3, shared/draft@1; one of the model's own has no version); empty: none.
@@ -902,11 +905,12 @@ class Generation(_message.Message):
         request_id: _builtins.str = ...,
         priority: Global___Priority.ValueType = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        webhook_url: _builtins.str = ...,
         preset: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "failure", b"failure", "finish_time", b"finish_time", "image", b"image", "progress", b"progress", "provenance", b"provenance", "spec", b"spec", "start_time", b"start_time", "video", b"video"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "deadline", b"deadline", "failure", b"failure", "finish_time", b"finish_time", "id", b"id", "image", b"image", "labels", b"labels", "model", b"model", "preset", b"preset", "priority", b"priority", "progress", b"progress", "provenance", b"provenance", "request_id", b"request_id", "results", b"results", "spec", b"spec", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "deadline", b"deadline", "failure", b"failure", "finish_time", b"finish_time", "id", b"id", "image", b"image", "labels", b"labels", "model", b"model", "preset", b"preset", "priority", b"priority", "progress", b"progress", "provenance", b"provenance", "request_id", b"request_id", "results", b"results", "spec", b"spec", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "video", b"video", "webhook_url", b"webhook_url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["image", "video"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
@@ -948,6 +952,7 @@ class CreateGenerationRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    WEBHOOK_URL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key, chosen by the caller: at most 128 of A-Z a-z 0-9 . _ : -
     The same key with the same body gives the same generation; with another body, ALREADY_EXISTS.
@@ -962,6 +967,11 @@ class CreateGenerationRequest(_message.Message):
     """
     priority: Global___Priority.ValueType
     """How urgent it is."""
+    webhook_url: _builtins.str
+    """Where to post the event of its end, besides the tenant's webhooks; a URL as
+    WebhookService.CreateWebhook takes it. Signed with the tenant's own secret: call
+    WebhookService.RotateSecret without an id once, before. May be empty.
+    """
     @_builtins.property
     def image(self) -> Global___ImageSpec:
         """Pictures."""
@@ -991,10 +1001,11 @@ class CreateGenerationRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         priority: Global___Priority.ValueType = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        webhook_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "image", b"image", "spec", b"spec", "video", b"video"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "image", b"image", "labels", b"labels", "model", b"model", "preset", b"preset", "priority", b"priority", "request_id", b"request_id", "spec", b"spec", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "image", b"image", "labels", b"labels", "model", b"model", "preset", b"preset", "priority", b"priority", "request_id", b"request_id", "spec", b"spec", "video", b"video", "webhook_url", b"webhook_url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["image", "video"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015

@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 
 from atelier.v1 import generation_pb2, webhook_pb2_grpc
 from atelier.v1 import webhook_pb2 as pb
-from tests.e2e.conftest import Stack
+from tests.e2e.conftest import Stack, create
 from tests.support.receiver import Receiver, answering
 
 SUCCEEDED, CANCELLED = (
@@ -73,6 +73,31 @@ def _live(stack: Stack, receiver: Receiver) -> None:
     with pytest.raises(grpc.RpcError) as gone:
         hooks.GetWebhook(pb.GetWebhookRequest(id=hook.id))
     assert gone.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_single_request_s_own_url(stack: Stack) -> None:
+    async with Receiver() as receiver:
+        await asyncio.to_thread(_single, stack, receiver)
+
+
+def _single(stack: Stack, receiver: Receiver) -> None:
+    hooks = webhook_pb2_grpc.WebhookServiceStub(stack.channel)
+    secret = hooks.RotateSecret(pb.RotateSecretRequest()).secret
+    request = create("a green ring on a blue background")
+    request.webhook_url = receiver.url
+    made = stack.generations.CreateGeneration(request).generation
+    assert made.webhook_url == receiver.url
+    stack.wait(made.id)
+    told = _delivered(hooks, made.id)
+    assert (told.webhook_id, told.type) == ("", "generation.succeeded")
+    [got] = receiver.received
+    assert Webhook(secret).verify(got.body, got.headers)["data"]["id"] == made.id
+
+    request.webhook_url = "https://127.0.0.1@10.0.0.1/"
+    request.image.steps = -1
+    with pytest.raises(grpc.RpcError, match="webhook_url: must be a URL") as refused:
+        stack.generations.CreateGeneration(request)
+    assert "image.steps" in refused.value.details()
 
 
 def _delivered(hooks: webhook_pb2_grpc.WebhookServiceStub, generation_id: str) -> pb.Delivery:
