@@ -20,6 +20,7 @@ from atelier.output import (
     stored_image_output,
     stored_video_output,
 )
+from atelier.suggest import known_names, nearest_of
 
 MAX_PROMPT_CHARACTERS = 4_000
 MAX_SEED = 2**32 - 1
@@ -55,11 +56,13 @@ class Limit:
         allowed = f"must be {self.range}"
         if not math.isfinite(value):
             return Violation(path, f"{allowed}; {value} is not a finite number")
-        if not self.minimum <= value <= self.maximum:
-            return Violation(path, f"{allowed}; got {value:g}")
-        if self.multiple_of and value % self.multiple_of:
-            return Violation(path, f"{allowed}; got {value:g}")
-        return None
+        inside = self.minimum <= value <= self.maximum
+        if inside and not (self.multiple_of and value % self.multiple_of):
+            return None
+        if self.minimum == self.maximum:
+            return Violation(path, f"{allowed}, and nothing else: leave it out; got {value:g}")
+        nearest = nearest_of(value, self.minimum, self.maximum, self.multiple_of)
+        return Violation(path, f"{allowed}; got {value:g}, next to which is {nearest:g}")
 
 
 # What a caller may leave to the model: the numeric fields of each kind's spec.
@@ -238,8 +241,8 @@ def resolve(
 
     sampler = given.sampler or choices.preset_sampler or choices.default_sampler
     if sampler not in choices.samplers:
-        known = ", ".join(choices.samplers)
-        bad.append(Violation(f"{path}.sampler", f"unknown; this model knows {known}"))
+        known = known_names(sampler, choices.samplers)
+        bad.append(Violation(f"{path}.sampler", f"unknown; {known}"))
     whole: dict[str, Any] = {n: int(value) for n, value in values.items() if n != "guidance"}
     spec = ImageSpec if choices.kind == "image" else VideoSpec
     made: Spec = spec(

@@ -21,7 +21,7 @@ def known_names(said: str, known: Collection[str]) -> str:
     return f"did you mean {near[0]}? There are: {words}" if near else f"there are: {words}"
 
 
-def nearest(value: float, minimum: float, maximum: float, multiple_of: float) -> float:
+def nearest_of(value: float, minimum: float, maximum: float, multiple_of: float) -> float:
     """The value within bounds, of which `minimum` and `maximum` are multiples where that matters,
     that is nearest to a finite one."""
     value = min(max(value, minimum), maximum)

@@ -8,9 +8,11 @@ import grpc
 
 from atelier.catalog import Catalog, ModelCard
 from atelier.errors import NotFoundError
+from atelier.suggest import known_names
 from atelier.v1 import model_pb2 as pb
 from atelier.v1 import model_pb2_grpc as pb_grpc
 from gateway import offers
+from gateway.vocabulary import parameters_of
 
 Context: TypeAlias = grpc.aio.ServicerContext
 
@@ -29,8 +31,8 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         card = self._catalog.get(request.name)
         if card is None:
-            known = ", ".join(self._catalog.cards)
-            raise NotFoundError(f"no model of that name is served; these are: {known}")
+            known = known_names(request.name, self._catalog.cards)
+            raise NotFoundError(f"no model of that name is served; {known}")
         return pb.GetModelResponse(model=_model(card))
 
 
@@ -66,4 +68,5 @@ def _model(card: ModelCard) -> pb.Model:
         takes_first_frame=offers.takes_first_frame(card),
         has_previews=offers.has_previews(card),
         has_safety_checker=offers.has_safety_checker(card),
+        parameters=parameters_of(card),
     )

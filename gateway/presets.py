@@ -18,6 +18,7 @@ from atelier.v1 import generation_pb2, preset_pb2
 from atelier.v1.preset_store_pb2 import FoundPreset, PresetKey
 from gateway import offers
 from gateway.specs import SpecReader
+from gateway.vocabulary import unknown_fields
 
 MAX_DESCRIPTION = 1_000
 SHARED = "shared/"
@@ -123,7 +124,9 @@ def preset_violations(
     preset: preset_pb2.Preset, catalog: Catalog, tenant: str, path: str = "preset"
 ) -> list[Violation]:
     """What is wrong with a preset that is to be written, by the model's card."""
-    bad = [] if NAME.fullmatch(preset.name) else [Violation(f"{path}.name", _BAD_NAME)]
+    bad = unknown_fields(preset, f"{path}.")
+    if not NAME.fullmatch(preset.name):
+        bad.append(Violation(f"{path}.name", _BAD_NAME))
     if len(preset.description) > MAX_DESCRIPTION or "\0" in preset.description:
         text = f"at most {MAX_DESCRIPTION} characters, none of them NUL"
         bad.append(Violation(f"{path}.description", text))

@@ -26,6 +26,7 @@ from atelier.translate import optional_time_from, priority_from, state_from
 from atelier.v1 import generation_pb2 as pb
 from gateway.presets import NOTHING, Found, filled_in, reference_to
 from gateway.specs import NO_PRESET, Picture, SpecReader
+from gateway.vocabulary import unknown_fields
 
 DEFAULT_PAGE, MAX_PAGE = 50, 1_000
 MAX_PAGE_TOKEN = 256  # characters; ours have about half of that
@@ -79,7 +80,7 @@ def asked_of(
         presets: that callers wrote, of those that the request may name.
         path: where the request lies in the message sent, such as "create."
     """
-    bad: list[Violation] = []
+    bad = unknown_fields(request, path)
     if request.request_id and not REQUEST_ID.fullmatch(request.request_id):
         bad.append(
             Violation(f"{path}request_id", "at most 128 of A-Z a-z 0-9 . _ : -, or leave it empty")

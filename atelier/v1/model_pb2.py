@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61telier/v1/model.proto\x12\natelier.v1\"{\n\x0eParameterLimit\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07minimum\x18\x02 \x01(\x01\x12\x0f\n\x07maximum\x18\x03 \x01(\x01\x12\x13\n\x0bmultiple_of\x18\x04 \x01(\x01\x12\x15\n\rdefault_value\x18\x05 \x01(\x01\x12\x0c\n\x04unit\x18\x06 \x01(\t\"\x90\x01\n\x0bModelPreset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x06values\x18\x02 \x03(\x0b\x32#.atelier.v1.ModelPreset.ValuesEntry\x12\x0f\n\x07sampler\x18\x03 \x01(\t\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xec\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.atelier.v1.ModelKind\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12*\n\x06limits\x18\x06 \x03(\x0b\x32\x1a.atelier.v1.ParameterLimit\x12\x10\n\x08samplers\x18\x07 \x03(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_sampler\x18\x08 \x01(\t\x12(\n\x07presets\x18\t \x03(\x0b\x32\x17.atelier.v1.ModelPreset\x12\x16\n\x0eresident_bytes\x18\n \x01(\x03\x12\x14\n\x0ctakes_images\x18\x0b \x01(\x08\x12\x19\n\x11takes_first_frame\x18\x0c \x01(\x08\x12\x14\n\x0chas_previews\x18\r \x01(\x08\x12\x1a\n\x12has_safety_checker\x18\x0e \x01(\x08\"\x13\n\x11ListModelsRequest\"7\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.atelier.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"4\n\x10GetModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.atelier.v1.Model*S\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10MODEL_KIND_IMAGE\x10\x01\x12\x14\n\x10MODEL_KIND_VIDEO\x10\x02\x32\xa2\x01\n\x0cModelService\x12K\n\nListModels\x12\x1d.atelier.v1.ListModelsRequest\x1a\x1e.atelier.v1.ListModelsResponse\x12\x45\n\x08GetModel\x12\x1b.atelier.v1.GetModelRequest\x1a\x1c.atelier.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61telier/v1/model.proto\x12\natelier.v1\"{\n\x0eParameterLimit\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07minimum\x18\x02 \x01(\x01\x12\x0f\n\x07maximum\x18\x03 \x01(\x01\x12\x13\n\x0bmultiple_of\x18\x04 \x01(\x01\x12\x15\n\rdefault_value\x18\x05 \x01(\x01\x12\x0c\n\x04unit\x18\x06 \x01(\t\"\xb0\x02\n\tParameter\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\'\n\x04type\x18\x02 \x01(\x0e\x32\x19.atelier.v1.ParameterType\x12\x10\n\x08required\x18\x03 \x01(\x08\x12\x14\n\x07minimum\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x07maximum\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x18\n\x0bmultiple_of\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x0c\n\x04unit\x18\x07 \x01(\t\x12\x0f\n\x07\x63hoices\x18\x08 \x03(\t\x12\x18\n\x0e\x64\x65\x66\x61ult_number\x18\t \x01(\x01H\x00\x12\x18\n\x0e\x64\x65\x66\x61ult_choice\x18\n \x01(\tH\x00\x12\r\n\x05needs\x18\x0b \x03(\tB\t\n\x07\x64\x65\x66\x61ultB\n\n\x08_minimumB\n\n\x08_maximumB\x0e\n\x0c_multiple_of\"\x90\x01\n\x0bModelPreset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x06values\x18\x02 \x03(\x0b\x32#.atelier.v1.ModelPreset.ValuesEntry\x12\x0f\n\x07sampler\x18\x03 \x01(\t\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x97\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.atelier.v1.ModelKind\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12*\n\x06limits\x18\x06 \x03(\x0b\x32\x1a.atelier.v1.ParameterLimit\x12\x10\n\x08samplers\x18\x07 \x03(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_sampler\x18\x08 \x01(\t\x12(\n\x07presets\x18\t \x03(\x0b\x32\x17.atelier.v1.ModelPreset\x12\x16\n\x0eresident_bytes\x18\n \x01(\x03\x12\x14\n\x0ctakes_images\x18\x0b \x01(\x08\x12\x19\n\x11takes_first_frame\x18\x0c \x01(\x08\x12\x14\n\x0chas_previews\x18\r \x01(\x08\x12\x1a\n\x12has_safety_checker\x18\x0e \x01(\x08\x12)\n\nparameters\x18\x0f \x03(\x0b\x32\x15.atelier.v1.Parameter\"\x13\n\x11ListModelsRequest\"7\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.atelier.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"4\n\x10GetModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.atelier.v1.Model*S\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10MODEL_KIND_IMAGE\x10\x01\x12\x14\n\x10MODEL_KIND_VIDEO\x10\x02*\xd1\x01\n\rParameterType\x12\x1e\n\x1aPARAMETER_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13PARAMETER_TYPE_TEXT\x10\x01\x12\x1a\n\x16PARAMETER_TYPE_INTEGER\x10\x02\x12\x19\n\x15PARAMETER_TYPE_NUMBER\x10\x03\x12\x19\n\x15PARAMETER_TYPE_CHOICE\x10\x04\x12\x19\n\x15PARAMETER_TYPE_SWITCH\x10\x05\x12\x1a\n\x16PARAMETER_TYPE_PICTURE\x10\x06\x32\xa2\x01\n\x0cModelService\x12K\n\nListModels\x12\x1d.atelier.v1.ListModelsRequest\x1a\x1e.atelier.v1.ListModelsResponse\x12\x45\n\x08GetModel\x12\x1b.atelier.v1.GetModelRequest\x1a\x1c.atelier.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,24 +33,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELPRESET_VALUESENTRY']._loaded_options = None
   _globals['_MODELPRESET_VALUESENTRY']._serialized_options = b'8\001'
-  _globals['_MODELKIND']._serialized_start=842
-  _globals['_MODELKIND']._serialized_end=925
+  _globals['_MODELKIND']._serialized_start=1192
+  _globals['_MODELKIND']._serialized_end=1275
+  _globals['_PARAMETERTYPE']._serialized_start=1278
+  _globals['_PARAMETERTYPE']._serialized_end=1487
   _globals['_PARAMETERLIMIT']._serialized_start=38
   _globals['_PARAMETERLIMIT']._serialized_end=161
-  _globals['_MODELPRESET']._serialized_start=164
-  _globals['_MODELPRESET']._serialized_end=308
-  _globals['_MODELPRESET_VALUESENTRY']._serialized_start=263
-  _globals['_MODELPRESET_VALUESENTRY']._serialized_end=308
-  _globals['_MODEL']._serialized_start=311
-  _globals['_MODEL']._serialized_end=675
-  _globals['_LISTMODELSREQUEST']._serialized_start=677
-  _globals['_LISTMODELSREQUEST']._serialized_end=696
-  _globals['_LISTMODELSRESPONSE']._serialized_start=698
-  _globals['_LISTMODELSRESPONSE']._serialized_end=753
-  _globals['_GETMODELREQUEST']._serialized_start=755
-  _globals['_GETMODELREQUEST']._serialized_end=786
-  _globals['_GETMODELRESPONSE']._serialized_start=788
-  _globals['_GETMODELRESPONSE']._serialized_end=840
-  _globals['_MODELSERVICE']._serialized_start=928
-  _globals['_MODELSERVICE']._serialized_end=1090
+  _globals['_PARAMETER']._serialized_start=164
+  _globals['_PARAMETER']._serialized_end=468
+  _globals['_MODELPRESET']._serialized_start=471
+  _globals['_MODELPRESET']._serialized_end=615
+  _globals['_MODELPRESET_VALUESENTRY']._serialized_start=570
+  _globals['_MODELPRESET_VALUESENTRY']._serialized_end=615
+  _globals['_MODEL']._serialized_start=618
+  _globals['_MODEL']._serialized_end=1025
+  _globals['_LISTMODELSREQUEST']._serialized_start=1027
+  _globals['_LISTMODELSREQUEST']._serialized_end=1046
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1048
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1103
+  _globals['_GETMODELREQUEST']._serialized_start=1105
+  _globals['_GETMODELREQUEST']._serialized_end=1136
+  _globals['_GETMODELRESPONSE']._serialized_start=1138
+  _globals['_GETMODELRESPONSE']._serialized_end=1190
+  _globals['_MODELSERVICE']._serialized_start=1490
+  _globals['_MODELSERVICE']._serialized_end=1652
 # @@protoc_insertion_point(module_scope)

@@ -43,6 +43,46 @@ MODEL_KIND_VIDEO: ModelKind.ValueType  # 2
 """Videos."""
 Global___ModelKind: _TypeAlias = ModelKind  # noqa: Y015
 
+class _ParameterType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ParameterTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ParameterType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PARAMETER_TYPE_UNSPECIFIED: _ParameterType.ValueType  # 0
+    """Never sent."""
+    PARAMETER_TYPE_TEXT: _ParameterType.ValueType  # 1
+    """Words."""
+    PARAMETER_TYPE_INTEGER: _ParameterType.ValueType  # 2
+    """A whole number."""
+    PARAMETER_TYPE_NUMBER: _ParameterType.ValueType  # 3
+    """Any number."""
+    PARAMETER_TYPE_CHOICE: _ParameterType.ValueType  # 4
+    """One of several names."""
+    PARAMETER_TYPE_SWITCH: _ParameterType.ValueType  # 5
+    """Yes or no."""
+    PARAMETER_TYPE_PICTURE: _ParameterType.ValueType  # 6
+    """A picture, as bytes or by key."""
+
+class ParameterType(_ParameterType, metaclass=_ParameterTypeEnumTypeWrapper):
+    """How a parameter is said."""
+
+PARAMETER_TYPE_UNSPECIFIED: ParameterType.ValueType  # 0
+"""Never sent."""
+PARAMETER_TYPE_TEXT: ParameterType.ValueType  # 1
+"""Words."""
+PARAMETER_TYPE_INTEGER: ParameterType.ValueType  # 2
+"""A whole number."""
+PARAMETER_TYPE_NUMBER: ParameterType.ValueType  # 3
+"""Any number."""
+PARAMETER_TYPE_CHOICE: ParameterType.ValueType  # 4
+"""One of several names."""
+PARAMETER_TYPE_SWITCH: ParameterType.ValueType  # 5
+"""Yes or no."""
+PARAMETER_TYPE_PICTURE: ParameterType.ValueType  # 6
+"""A picture, as bytes or by key."""
+Global___ParameterType: _TypeAlias = ParameterType  # noqa: Y015
+
 @_typing.final
 class ParameterLimit(_message.Message):
     """The bounds and the default of one numeric parameter."""
@@ -84,6 +124,87 @@ class ParameterLimit(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ParameterLimit: _TypeAlias = ParameterLimit  # noqa: Y015
+
+@_typing.final
+class Parameter(_message.Message):
+    """One field of the spec that a model takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
+    MULTIPLE_OF_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    CHOICES_FIELD_NUMBER: _builtins.int
+    DEFAULT_NUMBER_FIELD_NUMBER: _builtins.int
+    DEFAULT_CHOICE_FIELD_NUMBER: _builtins.int
+    NEEDS_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Its path in ImageSpec or VideoSpec, such as width or output.format."""
+    type: Global___ParameterType.ValueType
+    """How it is said."""
+    required: _builtins.bool
+    """Whether it must be given."""
+    minimum: _builtins.float
+    """Least value, of numbers; of a text, the least number of characters."""
+    maximum: _builtins.float
+    """Greatest value, of numbers; of a text, the greatest number of characters."""
+    multiple_of: _builtins.float
+    """Numbers are multiples of this; unset where any will do."""
+    unit: _builtins.str
+    """Unit, such as pixels; empty for a plain number."""
+    default_number: _builtins.float
+    """Of a number."""
+    default_choice: _builtins.str
+    """Of a choice."""
+    @_builtins.property
+    def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it can be, of a choice."""
+
+    @_builtins.property
+    def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields without which it is refused."""
+
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        type: Global___ParameterType.ValueType = ...,
+        required: _builtins.bool = ...,
+        minimum: _builtins.float | None = ...,
+        maximum: _builtins.float | None = ...,
+        multiple_of: _builtins.float | None = ...,
+        unit: _builtins.str = ...,
+        choices: _abc.Iterable[_builtins.str] | None = ...,
+        default_number: _builtins.float = ...,
+        default_choice: _builtins.str = ...,
+        needs: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "_multiple_of", b"_multiple_of", "default", b"default", "default_choice", b"default_choice", "default_number", b"default_number", "maximum", b"maximum", "minimum", b"minimum", "multiple_of", b"multiple_of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "_multiple_of", b"_multiple_of", "choices", b"choices", "default", b"default", "default_choice", b"default_choice", "default_number", b"default_number", "field", b"field", "maximum", b"maximum", "minimum", b"minimum", "multiple_of", b"multiple_of", "needs", b"needs", "required", b"required", "type", b"type", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
+    _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
+    _WhichOneofReturnType__minimum: _TypeAlias = _typing.Literal["minimum"]  # noqa: Y015
+    _WhichOneofArgType__minimum: _TypeAlias = _typing.Literal["_minimum", b"_minimum"]  # noqa: Y015
+    _WhichOneofReturnType__multiple_of: _TypeAlias = _typing.Literal["multiple_of"]  # noqa: Y015
+    _WhichOneofArgType__multiple_of: _TypeAlias = _typing.Literal["_multiple_of", b"_multiple_of"]  # noqa: Y015
+    _WhichOneofReturnType_default: _TypeAlias = _typing.Literal["default_number", "default_choice"]  # noqa: Y015
+    _WhichOneofArgType_default: _TypeAlias = _typing.Literal["default", b"default"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__maximum) -> _WhichOneofReturnType__maximum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum) -> _WhichOneofReturnType__minimum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__multiple_of) -> _WhichOneofReturnType__multiple_of | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_default) -> _WhichOneofReturnType_default | None: ...
+
+Global___Parameter: _TypeAlias = Parameter  # noqa: Y015
 
 @_typing.final
 class ModelPreset(_message.Message):
@@ -157,6 +278,7 @@ class Model(_message.Message):
     TAKES_FIRST_FRAME_FIELD_NUMBER: _builtins.int
     HAS_PREVIEWS_FIELD_NUMBER: _builtins.int
     HAS_SAFETY_CHECKER_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     description: _builtins.str
@@ -191,6 +313,10 @@ class Model(_message.Message):
     def presets(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelPreset]:
         """Its presets."""
 
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
+        """All that it takes; whatever else a spec says is refused, by its field."""
+
     def __init__(
         self,
         *,
@@ -208,10 +334,11 @@ class Model(_message.Message):
         takes_first_frame: _builtins.bool = ...,
         has_previews: _builtins.bool = ...,
         has_safety_checker: _builtins.bool = ...,
+        parameters: _abc.Iterable[Global___Parameter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_sampler", b"default_sampler", "description", b"description", "family", b"family", "has_previews", b"has_previews", "has_safety_checker", b"has_safety_checker", "kind", b"kind", "limits", b"limits", "name", b"name", "presets", b"presets", "resident_bytes", b"resident_bytes", "samplers", b"samplers", "takes_first_frame", b"takes_first_frame", "takes_images", b"takes_images", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_sampler", b"default_sampler", "description", b"description", "family", b"family", "has_previews", b"has_previews", "has_safety_checker", b"has_safety_checker", "kind", b"kind", "limits", b"limits", "name", b"name", "parameters", b"parameters", "presets", b"presets", "resident_bytes", b"resident_bytes", "samplers", b"samplers", "takes_first_frame", b"takes_first_frame", "takes_images", b"takes_images", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -66,7 +66,7 @@ def test_all_bad_fields_are_named_at_once_with_what_would_do() -> None:
     fields = ("prompt", "width", "steps", "guidance", "frames", "frames_per_second", "seed",
               "sampler", "output.format")  # fmt: skip
     assert set(bad) == {f"video.{field}" for field in fields}
-    assert bad["video.frames"] == "must be 8 frames; got 9"
+    assert bad["video.frames"] == "must be 8 frames, and nothing else: leave it out; got 9"
     assert "MP4, WEBM" in bad["video.output.format"]
 
 
