@@ -197,10 +197,14 @@ class Fleet:
         self._take(device_id, device.node, int(device.declared), (), held, reason)
 
     def reconsider(self, device_id: str, resident: Iterable[str]) -> None:
-        """A device in doubt reported: believe it again if that adds up."""
-        device = self._live.sched.devices[device_id]
+        """A device in doubt reported: believe it again if that adds up. If not, and nothing runs
+        there, it is emptied: two agents of one name may have filled it, or it was larger once."""
+        device, resident = self._live.sched.devices[device_id], list(resident)
         held = {i for i in self.doubts[device_id].held if i in self._live.running}
         self._take(device_id, device.node, int(device.declared), resident, held)
+        if device_id in self.doubts and not held:
+            for model in resident:
+                self._lines.unload(device_id, model)
 
     def released(self, generation_id: str) -> None:
         """An attempt holds its device no more."""

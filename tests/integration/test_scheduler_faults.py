@@ -359,6 +359,16 @@ async def test_two_that_cannot_run_at_once_are_doubted_until_one_is_done(house: 
     assert device.usable and list(device.running) == [second.generation_id]
 
 
+async def test_one_that_holds_more_than_it_has_is_emptied(house: House) -> None:
+    """Two agents of one name may have filled it; it would be left out for ever."""
+    house.join(capacity=50)
+    assert "d0" in house.fleet.doubts
+    house.sample("toy")
+    assert (await house.command("unload_model")).unload_model.model == "toy"
+    house.sample()
+    assert not house.fleet.doubts and not house.live.sched.devices["d0"].quarantined
+
+
 async def test_a_model_gone_under_its_work(house: House) -> None:
     house.join()
     _, attempt = await running(house)

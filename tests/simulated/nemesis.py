@@ -34,6 +34,7 @@ class Nemesis:
         self._world = world
         self._schedulers, self._agents, self._tritons = schedulers, agents, tritons
         self._operator = operator
+        self._doubles: list[Process] = []
         self._orders: list[asyncio.Task[None]] = []
         kinds: list[Callable[[], str]] = [
             self._crash_scheduler, self._crash_scheduler, self._freeze_scheduler,
@@ -41,6 +42,7 @@ class Nemesis:
             self._cut, self._crash_triton, self._lose_gpu, self._run_short, self._step_clock,
             self._step_database_clock, self._drain, self._pin, self._slow,
             self._freeze_leader, self._stop_agent, self._take_device, self._burst, self._flake,
+            self._double_scheduler, self._double_agent,
         ]  # fmt: skip
         # A few kinds at a time meet in more ways than all of them at once.
         self._kinds = world.rng.sample(kinds, world.rng.randint(2, 7))
@@ -74,6 +76,8 @@ class Nemesis:
                 for keeper in self._agents:
                     if triton.id.startswith(keeper.name):
                         keeper.process.kill()
+        for process in self._doubles:
+            process.kill()
         for process in world.processes:
             process.steps_left = None
             process.wall_offset = 0.0
@@ -149,6 +153,24 @@ class Nemesis:
             return ""
         keeper.stop()
         return f"{_kind(keeper)} stops: {keeper.name}"
+
+    def _double_scheduler(self) -> str:
+        return self._double(self._schedulers)
+
+    def _double_agent(self) -> str:
+        return self._double(self._agents)
+
+    def _double(self, keepers: list[Keeper]) -> str:
+        """One of the same name is started beside it while it stands still; then it wakes."""
+        keeper, rng = self._world.rng.choice(keepers), self._world.rng
+        if not keeper.process.alive or keeper.process.frozen:
+            return ""
+        old = keeper.double()
+        self._doubles.append(old)
+        later, wakes = asyncio.get_running_loop().call_later, rng.uniform(0.5, 10.0)
+        later(wakes, _thaw, old)
+        later(wakes + rng.uniform(0.5, 10.0), old.kill)
+        return f"{_kind(keeper)} twice: {keeper.name}"
 
     def _take_device(self) -> str:
         """Its agent comes back without it, or with it again."""

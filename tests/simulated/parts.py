@@ -118,6 +118,13 @@ class Keeper:
         """What SIGTERM does."""
         self.task.cancel()
 
+    def double(self) -> Process:
+        """The process stands still, is taken for dead, and another is started; the old one."""
+        old, self.process = self.process, self.world.process(self.name)
+        self.world.freeze(old)
+        self.task = self.process.start(self._life())
+        return old
+
     async def run(self) -> None:
         """In no process; until cancelled."""
         rng = self.world.rng

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from atelier.generation import FINAL, TRANSITIONS, State
+from scheduler.outcomes import MAX_KILLED
 from scheduler.trace import check_integrity, state_line
 from tests.simulated.clients import History
 from tests.simulated.device import POISON, SimTriton
@@ -93,6 +94,9 @@ def _life(world: World, generation_id: str, events: list[Written]) -> Iterator[s
             yield f"P3: {generation_id}: {key} is not what attempt {published[0].token} stored"
     if row["attempt"] > MOST_ATTEMPTS:
         yield f"P10: {generation_id} was tried {row['attempt']} times"
+    killed = [e for e in events if e.detail.get("reason") == "DEVICE_KILLED"]
+    if len(killed) >= MAX_KILLED:
+        yield f"P10: {generation_id} ended {len(killed)} Tritons, and was tried again"
     reason = (row["failure"] or {}).get("reason")
     poison = row["spec"]["prompt"] == POISON
     if reason == "POISONED" and not poison:
@@ -142,9 +146,11 @@ def left_over(world: World, schedulers: list[Keeper], agents: list[Keeper]) -> I
             yield f"left over: {keeper.name} has {held}"
 
 
-def overfull(tritons: list[SimTriton]) -> Iterator[str]:
-    """Devices that hold more weights than they have memory."""
+def on_devices(tritons: list[SimTriton]) -> Iterator[str]:
+    """Work that nobody waits for, and more weights than there is memory."""
     for triton in tritons:
+        if triton.runs:
+            yield f"left over: {triton.id} runs {[run.work.attempt for run in triton.runs]}"
         held = sum(CARDS[model].resident_bytes for model in triton.resident)
         if held > triton.capacity:
             yield f"{triton.id} holds {held} of {triton.capacity} bytes"

@@ -20,7 +20,7 @@ from tests.simulated.device import SimTriton
 from tests.simulated.loop import PROCESS, VirtualLoop
 from tests.simulated.nemesis import Nemesis
 from tests.simulated.parts import agent_keeper, edges, scheduler_keeper
-from tests.simulated.promises import broken, left_over, overfull
+from tests.simulated.promises import broken, left_over, on_devices
 from tests.simulated.world import World
 
 DRAIN_SECONDS = 1_200.0  # of virtual time, in which all must have ended: probes wait two minutes
@@ -89,7 +89,7 @@ async def _schedule(world: World, seed: int) -> Ended:
         await asyncio.sleep(1.0)
         if list(left_over(world, schedulers, agents)):
             quiet_since = loop.now
-    found += [*broken(world, history), *left_over(world, schedulers, agents), *overfull(tritons)]
+    found += [*broken(world, history), *left_over(world, schedulers, agents), *on_devices(tritons)]
     digest = hashlib.sha256("\n".join(world.told).encode()).hexdigest()[:16]
     ended = Ended(seed, found, world.faults, len(world.tables.generations),
                   world.tables.refused, len(world.told), digest)  # fmt: skip

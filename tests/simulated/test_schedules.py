@@ -14,11 +14,12 @@ ROOT = Path(__file__).parents[2]
 SCHEDULES = 100  # about 15 s; `make simulate-faults` runs a thousand
 # Each kind of fault must have been met, else nothing was shown about it.
 FAULTS = (
-    "agent crashes", "agent freezes", "agent stops", "at once", "clock steps", "database away",
-    "database's clock steps", "device comes or goes", "drain", "fails by chance", "gpu lost",
-    "messages are slow", "out of memory", "pin", "scheduler crashes", "scheduler freezes",
-    "scheduler stops", "store: fails", "store: hangs", "store: hangs, writes",
-    "store: hangs, writes late", "store: wrote, told failure", "stream cut", "triton crashes",
+    "agent crashes", "agent freezes", "agent stops", "agent twice", "at once", "clock steps",
+    "database away", "database's clock steps", "device comes or goes", "drain",
+    "fails by chance", "gpu lost", "messages are slow", "out of memory", "pin",
+    "scheduler crashes", "scheduler freezes", "scheduler stops", "scheduler twice",
+    "store: fails", "store: hangs", "store: hangs, writes", "store: hangs, writes late",
+    "store: wrote, told failure", "stream cut", "triton crashes",
 )  # fmt: skip
 
 
