@@ -195,6 +195,12 @@ class SchedulerSettings(_Settings):
     agent_grace_seconds: float = 8.0
     report_seconds: float = 1.0
     metrics_listen: LoopbackAddress | None = None  # for Prometheus; None: nobody can scrape
+    # A collector of traces, by OTLP over HTTP, such as http://127.0.0.1:4318. Empty: none are made.
+    otlp_endpoint: str = ""
+    # Kept are those that failed, were tried again, or took longer than so many seconds; and of the
+    # others this share. A caller whose own trace is sampled always gets the generation's.
+    trace_slow_seconds: float = Field(default=30.0, ge=0)
+    trace_ratio: float = Field(default=0.1, ge=0, le=1)
 
     @property
     def object_store(self) -> ObjectStoreSettings | None:

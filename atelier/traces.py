@@ -21,6 +21,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
+from atelier.generation import Generation
 from atelier.spans import Span, parent_of, span_id_of, trace_id_of
 
 log = structlog.get_logger()
@@ -54,6 +55,10 @@ class Traces:
             return True
         # As others would by the same ratio: by the low 56 bits (OpenTelemetry, TraceIdRatioBased).
         return trace_id_of(generation_id, traceparent) % 2**56 < self._kept_below
+
+    def of_generation(self, row: Generation, spans: Sequence[Span]) -> None:
+        """Send it below its caller's span."""
+        self.send(row.id, row.trace_parent, spans)
 
     def send(self, generation_id: str, traceparent: str, spans: Sequence[Span]) -> bool:
         """Send a generation's trace, the root first; whether it was kept."""

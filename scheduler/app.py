@@ -22,6 +22,7 @@ from atelier.order_store import OrderStore
 from atelier.preset_store import PresetStore
 from atelier.service import serving, tasks, unless_stopped
 from atelier.stores import Stores
+from atelier.traces import sending
 from atelier.v1 import (
     agent_pb2,
     agent_pb2_grpc,
@@ -59,6 +60,7 @@ from scheduler.recent import Recent
 from scheduler.reports import Reports
 from scheduler.sched import Sched
 from scheduler.scheduler_servicer import SchedulerServicer
+from scheduler.story import Stories
 from scheduler.sysmon import Sysmon
 from scheduler.tenant_retention import TenantRetention
 from scheduler.webhook_servicer import WebhookServicer
@@ -111,6 +113,13 @@ async def _run(settings: SchedulerSettings) -> None:
         stack.push_async_callback(background.close)
         sched = Sched(models_of(catalog.cards.values()))
         live = Live(sched, clock)
+        traces = sending(
+            settings.otlp_endpoint,
+            ratio=settings.trace_ratio,
+            slow_seconds=settings.trace_slow_seconds,
+        )
+        if sender := stack.enter_context(traces):
+            live.journal.listener = Stories(_wall, sender.of_generation)
         lines = Lines(epoch)
         outcomes = Outcomes(store, live, lines)
         fleet = Fleet(live, lines, outcomes, background, clock=clock)
