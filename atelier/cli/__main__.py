@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from atelier.cli import doctor as doctor_
-from atelier.cli import files, given, operators, passed_on
+from atelier.cli import files, given, operators, passed_on, webhooks
 from atelier.cli import ps as ps_
 from atelier.cli.generate import generate as generate_
 from atelier.cli.generate import get as get_
@@ -143,6 +143,7 @@ def parse_size(size: str | None) -> tuple[int | None, int | None]:
         raise typer.BadParameter(f"--size {size}: say 512x768, or 512 for a square") from error
 
 
+app.add_typer(webhooks.app, name="webhooks")
 operators.add_to(app)
 passed_on.add_to(app)
 

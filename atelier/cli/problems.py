@@ -40,6 +40,12 @@ OPTIONS = {
     "limit": "--last",
     "past_decisions": "--past",
     "interval_seconds": "--interval",
+    "url": "URL",
+    "events": "--event",
+    "description": "--description",
+    "overlap_seconds": "--overlap",
+    "webhook_id": "WEBHOOK",
+    "generation_id": "--generation",
 }
 _BAD_INPUT_CODES = {"INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "OUT_OF_RANGE"}
 

