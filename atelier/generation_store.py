@@ -60,8 +60,9 @@ class GenerationStore:
         Raises:
             DeletedError: earlier ones were deleted; all others are stored.
         """
-        new = await self._run("insert_generations", rows=json.dumps([_row(g) for g in generations]))
-        stands = {g.id: g for g in new}
+        rows = json.dumps([_row(g) for g in generations])
+        new = {str(row["id"]) for row in await self.database.rows("insert_generations", rows=rows)}
+        stands = {g.id: g for g in generations if g.id in new}  # stored as they were sent
         others = [g for g in generations if g.id not in stands]
         if not others:
             return [stands[g.id] for g in generations]
@@ -69,8 +70,8 @@ class GenerationStore:
             "tenants": [g.tenant for g in others if g.request_id],
             "request_ids": [g.request_id for g in others if g.request_id],
         }
-        rows = await self._run("find_submitted", ids=[g.id for g in others], **keys)
-        stands |= {g.id: g for g in rows}
+        earlier = await self._run("find_submitted", ids=[g.id for g in others], **keys)
+        stands |= {g.id: g for g in earlier}
         by_request = {(g.tenant, g.request_id): g for g in stands.values() if g.request_id}
         missing = {
             g.id: (g.tenant, g.request_id)

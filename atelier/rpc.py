@@ -145,6 +145,10 @@ def caller_error(error: Exception) -> AtelierError | None:
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Outermost: turns every exception of a handler into a status that may be shown."""
 
+    def __init__(self) -> None:
+        # By method, with what it guards: made once, not for each call.
+        self._guarded: dict[str, tuple[grpc.RpcMethodHandler, grpc.RpcMethodHandler]] = {}
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
@@ -153,7 +157,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None:
             return handler
-        method = details.method
+        known = self._guarded.get(details.method)
+        if known is None or known[0] is not handler:
+            known = self._guarded[details.method] = handler, self._guard(handler, details.method)
+        return known[1]
+
+    def _guard(self, handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandler:
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
                 _guard_unary(handler.unary_unary, method),

@@ -82,8 +82,15 @@ async def abort(context: grpc.aio.ServicerContext, error: AtelierError) -> None:
 def from_rpc_error(error: grpc.aio.AioRpcError) -> AtelierError | None:
     """The AtelierError that the other side raised; None where it was not one of ours."""
     status = rpc_status.from_call(error)
-    if status is None:
-        return None
+    return None if status is None else _ours(status)
+
+
+def of_status(status: status_pb2.Status) -> AtelierError:
+    """The AtelierError that became this status."""
+    return _ours(status) or AtelierError(status.message)
+
+
+def _ours(status: status_pb2.Status) -> AtelierError | None:
     reason, violations, retry, metadata = None, [], None, {}
     for detail in status.details:
         info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()

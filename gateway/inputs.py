@@ -102,6 +102,8 @@ class Inputs:
         Raises:
             UnavailableError: the store is away, or all of it takes too long.
         """
+        if not pictures:
+            return []
         async with self._in_time():
             bad = [wrong for wrong in await self._each(self._look, pictures) if wrong]
             if keep and not bad:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -80,27 +81,31 @@ class GlobalQueue:
     def __init__(self, key: Key) -> None:
         self.key = key
         self._heap: list[tuple[int, float, str, int, Ticket]] = []
-        self._live: dict[str, int] = {}  # id -> number of its push
+        self._live: dict[str, tuple[int, Order]] = {}  # id -> number and order of its push
         self._pushes = 0
+        self._sorted: list[Order] | None = None  # the live ones, once a position was asked for
 
     def __len__(self) -> int:
         return len(self._live)
 
     def __iter__(self) -> Iterator[Ticket]:
-        return (entry[4] for entry in self._heap if self._live.get(entry[2]) == entry[3])
+        return (entry[4] for entry in self._heap if self._is_live(entry))
 
     def push(self, ticket: Ticket) -> None:
         assert ticket.id not in self._live
         self._pushes += 1
-        self._live[ticket.id] = self._pushes
-        heapq.heappush(self._heap, (ticket.rank, ticket.key, ticket.id, self._pushes, ticket))
+        order = ticket.order
+        self._live[ticket.id] = self._pushes, order
+        heapq.heappush(self._heap, (*order, self._pushes, ticket))
+        if self._sorted is not None:
+            insort(self._sorted, order)
 
     def head(self) -> Ticket | None:
         """The next to be served; it stays queued."""
-        heap, live = self._heap, self._live
+        heap = self._heap
         while heap:
             entry = heap[0]
-            if live.get(entry[2]) == entry[3]:
+            if self._is_live(entry):
                 return entry[4]
             heapq.heappop(heap)
         return None
@@ -111,15 +116,24 @@ class GlobalQueue:
         if ticket is None:
             raise IndexError(f"queue {self.key} is empty")
         heapq.heappop(self._heap)
-        del self._live[ticket.id]
+        self.remove(ticket)
         return ticket
 
     def remove(self, ticket: Ticket) -> None:
-        del self._live[ticket.id]
+        _, order = self._live.pop(ticket.id)
+        if self._sorted is not None:
+            del self._sorted[bisect_left(self._sorted, order)]
 
     def position(self, ticket: Ticket) -> int:
-        """How many are served before it. Looks at all: for people, not for decisions."""
-        return sum(1 for other in self if other.order < ticket.order)
+        """How many are served before it. For people, not for decisions: the first time it sorts
+        all, and from then on every push and removal keeps them sorted."""
+        if self._sorted is None:
+            self._sorted = sorted(order for _, order in self._live.values())
+        return bisect_left(self._sorted, ticket.order)
+
+    def _is_live(self, entry: tuple[int, float, str, int, Ticket]) -> bool:
+        known = self._live.get(entry[2])
+        return known is not None and known[0] == entry[3]
 
 
 class RunQueues:

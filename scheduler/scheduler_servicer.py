@@ -155,9 +155,9 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         return await self._intake.submit(generation)
 
     def _answer(self, accepted: Generation | BaseException) -> pb.SubmitGenerationsAnswer:
-        """What became of one of several, in brief; a cancel is everybody's."""
+        """What became of one of several; a cancel is everybody's."""
         if isinstance(accepted, Generation):
-            view = view_to(self._view(accepted), self._live, brief=True)
+            view = view_to(self._view(accepted), self._live)
             return pb.SubmitGenerationsAnswer(generation=view)
         if not isinstance(accepted, Exception):
             raise accepted

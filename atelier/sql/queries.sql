@@ -18,12 +18,12 @@ WITH new AS (
     WHERE {fence}
     ORDER BY id
     ON CONFLICT DO NOTHING
-    RETURNING *
+    RETURNING id
 ), noted AS (
     INSERT INTO generation_events (generation_id, event, attempt)
     SELECT id, 'submit', 0 FROM new
 )
-SELECT * FROM new
+SELECT id FROM new
 
 -- name: find_submitted
 -- A statement of its own: a new snapshot, which sees what a concurrent insert of the same key left.

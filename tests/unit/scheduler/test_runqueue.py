@@ -1,4 +1,5 @@
 import math
+import random
 
 import pytest
 
@@ -77,3 +78,21 @@ def test_position_counts_who_is_served_before() -> None:
     for t in tickets:
         queue.push(t)
     assert [queue.position(t) for t in tickets] == [2, 1, 0]
+
+
+def test_positions_hold_whatever_comes_and_goes() -> None:
+    rng = random.Random(7)
+    queue = GlobalQueue(KEY)
+    waiting: dict[str, Ticket] = {}
+    for number in range(400):
+        if not waiting or rng.random() < 0.6:
+            t = queued(f"{rng.randrange(10**6)}-{number}", rank=rng.randrange(3))
+            waiting[t.id] = t
+            queue.push(t)
+        elif rng.random() < 0.5:
+            del waiting[queue.pop().id]
+        else:
+            queue.remove(waiting.pop(rng.choice(list(waiting))))
+        if number > 50:  # what was there before it was first asked counts too
+            in_order = sorted(waiting.values(), key=lambda one: one.order)
+            assert [queue.position(one) for one in in_order] == list(range(len(in_order)))

@@ -1,0 +1,84 @@
+"""Submits on their way to the scheduler, several in one message.
+
+What comes while messages are under way goes in the next one, as submits share commits behind it: a
+call between two processes costs both of them more than all else that is done for a submit. One that
+comes alone leaves at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from atelier.status import of_status
+from atelier.v1 import generation_pb2
+from atelier.v1 import scheduler_pb2 as pb
+from gateway.batches import in_messages
+
+UNDER_WAY = 2  # messages at a time: one is made durable while the next is on its way
+MOST = 256  # in a message; the scheduler commits as many together
+
+Send = Callable[[pb.SubmitGenerationsRequest], Awaitable[pb.SubmitGenerationsResponse]]
+Waiting = tuple[pb.SubmitGenerationRequest, "asyncio.Future[generation_pb2.Generation]"]
+
+
+class Submits:
+    """Of one event loop.
+
+    Args:
+        send: what a message goes by, within a time of its own.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._waiting: list[Waiting] = []
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._sending = False  # before the loop has its next turn
+
+    async def submit(self, request: pb.SubmitGenerationRequest) -> generation_pb2.Generation:
+        """What stands for it once it is durable. Who is cancelled before it left has not submitted.
+
+        Raises:
+            AtelierError: it was not taken.
+            grpc.aio.AioRpcError: the message that it went in was not answered.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[generation_pb2.Generation] = loop.create_future()
+        self._waiting.append((request, future))
+        if not self._sending:
+            self._sending = True
+            loop.call_soon(self._send_on)  # with all that comes in this turn
+        return await future
+
+    def _send_on(self) -> None:
+        self._sending = False
+        while self._waiting and len(self._under_way) < UNDER_WAY:
+            wanted = [one for one in self._waiting[:MOST] if not one[1].done()]
+            message = next(in_messages(request for request, _ in wanted), [])
+            together, left = wanted[: len(message)], wanted[len(message) :]
+            self._waiting = left + self._waiting[MOST:]
+            if together:
+                task = asyncio.create_task(self._call(together))
+                self._under_way.add(task)
+
+    async def _call(self, together: list[Waiting]) -> None:
+        try:
+            message = pb.SubmitGenerationsRequest(submits=[request for request, _ in together])
+            answer = await self._send(message)
+            for (_, future), one in zip(together, answer.answers, strict=True):
+                if future.done():
+                    continue
+                if one.WhichOneof("answer") == "generation":
+                    future.set_result(one.generation)
+                else:
+                    future.set_exception(of_status(one.error))
+        except Exception as error:
+            for _, future in together:
+                if not future.done():
+                    future.set_exception(error)
+        finally:
+            for _, future in together:
+                future.cancel()  # where the gateway ends meanwhile; nothing to those answered
+            if task := asyncio.current_task():
+                self._under_way.discard(task)
+            self._send_on()

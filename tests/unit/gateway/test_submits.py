@@ -1,0 +1,115 @@
+"""Submits share messages; each is answered, or refused, by itself."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from atelier.errors import AtelierError, NotFoundError, ResourceExhaustedError
+from atelier.status import to_status
+from atelier.v1 import generation_pb2
+from atelier.v1 import scheduler_pb2 as pb
+from gateway.submits import MOST, UNDER_WAY, Submits
+
+
+class Scheduler:
+    """Answers a message when it is let to; ids that begin with "bad" are refused."""
+
+    def __init__(self) -> None:
+        self.messages: list[list[str]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.broken: Exception | None = None
+
+    async def __call__(self, request: pb.SubmitGenerationsRequest) -> pb.SubmitGenerationsResponse:
+        self.messages.append([submit.generation.id for submit in request.submits])
+        await self.open.wait()
+        if self.broken:
+            raise self.broken
+        return pb.SubmitGenerationsResponse(answers=map(self._answer, request.submits))
+
+    def _answer(self, submit: pb.SubmitGenerationRequest) -> pb.SubmitGenerationsAnswer:
+        if submit.generation.id.startswith("bad"):
+            error = ResourceExhaustedError("full", retry_after_seconds=5.0)
+            return pb.SubmitGenerationsAnswer(error=to_status(error))
+        return pb.SubmitGenerationsAnswer(generation=submit.generation)
+
+
+def submit(submits: Submits, id_: str, prompt: str = "") -> asyncio.Task[generation_pb2.Generation]:
+    generation = generation_pb2.Generation(id=id_, image=generation_pb2.ImageSpec(prompt=prompt))
+    request = pb.SubmitGenerationRequest(generation=generation)
+    return asyncio.create_task(submits.submit(request))
+
+
+async def turns(count: int = 10) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_one_alone_leaves_at_once() -> None:
+    scheduler = Scheduler()
+    assert (await submit(Submits(scheduler), "a")).id == "a"
+    assert scheduler.messages == [["a"]]
+
+
+async def test_those_that_come_meanwhile_go_together() -> None:
+    scheduler = Scheduler()
+    scheduler.open.clear()
+    submits = Submits(scheduler)
+    asked = []
+    for name in "ab":  # as many messages as may be under way
+        asked.append(submit(submits, name))
+        await turns()
+    asked += [submit(submits, name) for name in "cde"]
+    await turns()
+    assert len(scheduler.messages) == UNDER_WAY
+    scheduler.open.set()
+    assert [one.id for one in await asyncio.gather(*asked)] == list("abcde")
+    assert scheduler.messages == [["a"], ["b"], ["c", "d", "e"]]
+
+
+async def test_each_is_refused_by_itself() -> None:
+    submits = Submits(Scheduler())
+    good, bad = submit(submits, "good"), submit(submits, "bad")
+    assert (await good).id == "good"
+    with pytest.raises(AtelierError, match="full") as refused:
+        await bad
+    assert (refused.value.code, refused.value.retry_after_seconds) == ("RESOURCE_EXHAUSTED", 5.0)
+
+
+async def test_a_message_that_is_lost_fails_all_in_it_and_no_other() -> None:
+    scheduler = Scheduler()
+    submits = Submits(scheduler)
+    scheduler.broken = NotFoundError("lost")
+    asked = [submit(submits, name) for name in "ab"]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(one, NotFoundError) for one in found)
+    scheduler.broken = None
+    assert (await submit(submits, "c")).id == "c"
+
+
+async def test_who_gives_up_before_it_left_has_not_submitted() -> None:
+    scheduler = Scheduler()
+    scheduler.open.clear()
+    submits = Submits(scheduler)
+    asked = []
+    for name in "abcd":
+        asked.append(submit(submits, name))
+        await turns()
+    asked[2].cancel()
+    await turns()
+    scheduler.open.set()
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(found[2], asyncio.CancelledError)
+    assert scheduler.messages == [["a"], ["b"], ["d"]]
+
+
+async def test_none_is_lost_or_sent_twice_however_many_and_large() -> None:
+    scheduler = Scheduler()
+    submits = Submits(scheduler)
+    names = [str(number) for number in range(3 * MOST)]
+    asked = [submit(submits, name, "x" * 40_000) for name in names]  # 10 MB for MOST of them
+    assert [one.id for one in await asyncio.gather(*asked)] == names
+    assert [name for message in scheduler.messages for name in message] == names
+    assert max(map(len, scheduler.messages)) < MOST
