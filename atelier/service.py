@@ -80,6 +80,7 @@ async def serving(
     services: Sequence[ServiceDescriptor],
     register: Callable[[grpc.aio.Server], object],
     max_request_bytes: int = MAX_MESSAGE_BYTES,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> AsyncIterator[health.aio.HealthServicer]:
     """Serve on `address` with health and reflection; on leaving, NOT_SERVING, then a short grace.
 
@@ -87,7 +88,9 @@ async def serving(
         RuntimeError: the address is taken.
     """
     options = {**dict(SERVER_OPTIONS), "grpc.max_receive_message_length": max_request_bytes}
-    server = grpc.aio.server(options=[*options.items()], interceptors=[ErrorInterceptor()])
+    server = grpc.aio.server(
+        options=[*options.items()], interceptors=[ErrorInterceptor(), *interceptors]
+    )
     register(server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -27,6 +27,7 @@ from atelier.v1 import (
 )
 from gateway.fleet_servicer import FleetServicer
 from gateway.generation_servicer import GenerationServicer
+from gateway.identity import IdentityInterceptor, everybody_is
 from gateway.inputs import Inputs
 from gateway.model_servicer import ModelServicer
 from gateway.preset_servicer import PresetServicer
@@ -56,18 +57,16 @@ async def run(settings: GatewaySettings) -> None:
         stack.callback(inputs.close)
         stack.callback(store.close)
         egress = Egress(settings.webhook_rules)
-        generations = GenerationServicer(
-            scheduler, catalog, inputs, results, settings.tenant, egress
-        )
+        generations = GenerationServicer(scheduler, catalog, inputs, results, egress)
 
         def register(server: grpc.aio.Server) -> None:
             generation_pb2_grpc.add_GenerationServiceServicer_to_server(generations, server)
             model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalog), server)
             preset_pb2_grpc.add_PresetServiceServicer_to_server(
-                PresetServicer(scheduler, catalog, settings.tenant), server
+                PresetServicer(scheduler, catalog), server
             )
             webhook_pb2_grpc.add_WebhookServiceServicer_to_server(
-                WebhookServicer(scheduler, egress, settings.tenant), server
+                WebhookServicer(scheduler, egress), server
             )
             fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetServicer(scheduler), server)
 
@@ -79,6 +78,12 @@ async def run(settings: GatewaySettings) -> None:
             fleet_pb2.DESCRIPTOR.services_by_name["FleetService"],
         ]
         await stack.enter_async_context(
-            serving(settings.gateway_listen, services, register, MAX_REQUEST_BYTES)
+            serving(
+                settings.gateway_listen,
+                services,
+                register,
+                MAX_REQUEST_BYTES,
+                interceptors=[IdentityInterceptor(everybody_is(settings.tenant))],
+            )
         )
         await stopped()

@@ -25,6 +25,7 @@ from atelier.translate import generation_to
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import scheduler_pb2
 from gateway.batches import TOGETHER, in_messages
+from gateway.identity import caller
 from gateway.inputs import Inputs
 from gateway.preset_servicer import Presets
 from gateway.presets import Found
@@ -43,14 +44,12 @@ class Creation:
         scheduler: SchedulerClient,
         catalog: Catalog,
         inputs: Inputs,
-        tenant: str,
         egress: Egress,
     ) -> None:
         self._scheduler = scheduler
         self._presets = Presets(scheduler)
         self._catalog = catalog
         self._inputs = inputs
-        self._tenant = tenant
         self._egress = egress
 
     async def one(
@@ -61,17 +60,17 @@ class Creation:
         Args:
             path: where the request lies in the message sent, such as "create."
         """
-        presets = await self._presets.find([request], self._tenant, self._catalog, context)
+        presets = await self._presets.find([request], caller().tenant, self._catalog, context)
         made = await self._make(request, presets, context, path)
         if isinstance(made, pb.Generation):
             return made
-        return await self._scheduler.submit(_submit(made, context))
+        return await self._scheduler.submit(_submit(made, context), context)
 
     async def several(
         self, requests: Sequence[pb.CreateGenerationRequest], context: Context
     ) -> list[pb.CreateGenerationsAnswer]:
         """Each by itself; what is good goes to the scheduler together."""
-        presets = await self._presets.find(requests, self._tenant, self._catalog, context)
+        presets = await self._presets.find(requests, caller().tenant, self._catalog, context)
         answers = [pb.CreateGenerationsAnswer() for _ in requests]
         submits: dict[int, scheduler_pb2.SubmitGenerationRequest] = {}
         for first in range(0, len(requests), TOGETHER):
@@ -113,7 +112,10 @@ class Creation:
     ) -> Generation | pb.Generation:
         """The generation that a request asks for; as it stands, if it was asked for before and
         could not be again."""
-        asked = await self._inputs.read(request, lambda: self._asked(request, presets, path))
+        tenant = caller().tenant  # the work may go to a thread, which knows no caller
+        asked = await self._inputs.read(
+            request, lambda: self._asked(request, tenant, presets, path)
+        )
         wrong = await self._inputs.take(asked.pictures, keep=not asked.bad)
         url, astray = "", list[Violation]()
         if request.webhook_url:
@@ -134,14 +136,16 @@ class Creation:
         if not REQUEST_ID.fullmatch(request.request_id):
             return None
         return await self._scheduler.find(
-            self._tenant, request.request_id, hash_of(request), context
+            caller().tenant, request.request_id, hash_of(request), context
         )
 
-    def _asked(self, request: pb.CreateGenerationRequest, presets: Found, path: str) -> Asked:
+    def _asked(
+        self, request: pb.CreateGenerationRequest, tenant: str, presets: Found, path: str
+    ) -> Asked:
         return asked_of(
             request,
             catalog=self._catalog,
-            tenant=self._tenant,
+            tenant=tenant,
             new_id=lambda: new_id(time.time(), secrets.randbits(74)),
             new_seed=lambda: secrets.randbelow(MAX_SEED + 1),
             now=datetime.now(UTC),

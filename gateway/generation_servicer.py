@@ -15,6 +15,7 @@ from atelier.v1 import generation_pb2_grpc as pb_grpc
 from atelier.v1 import scheduler_pb2
 from gateway.batches import check_number, within_bounds
 from gateway.creation import Creation
+from gateway.identity import caller
 from gateway.inputs import Inputs
 from gateway.requests import (
     checked_id,
@@ -37,14 +38,12 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
         catalog: Catalog,
         inputs: Inputs,
         results: Results,
-        tenant: str,
         egress: Egress = PUBLIC_ONLY,
     ) -> None:
         self._scheduler = scheduler
-        self._creation = Creation(scheduler, catalog, inputs, tenant, egress)
+        self._creation = Creation(scheduler, catalog, inputs, egress)
         self._inputs = inputs
         self._results = results
-        self._tenant = tenant  # everyone's on loopback, until there is identity
 
     async def CreateGeneration(
         self, request: pb.CreateGenerationRequest, context: Context
@@ -67,7 +66,7 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
     async def GetGeneration(
         self, request: pb.GetGenerationRequest, context: Context
     ) -> pb.GetGenerationResponse:
-        found = await self._scheduler.read(self._tenant, checked_id(request.id), context)
+        found = await self._scheduler.read(caller().tenant, checked_id(request.id), context)
         return pb.GetGenerationResponse(
             generation=await self._complete(found, inline=request.inline_results)
         )
@@ -75,9 +74,9 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
     async def ListGenerations(
         self, request: pb.ListGenerationsRequest, context: Context
     ) -> pb.ListGenerationsResponse:
-        size, before = page_of(request, self._tenant)
+        size, before = page_of(request, caller().tenant)
         scan = scheduler_pb2.ScanGenerationsRequest(
-            tenant=self._tenant, filter=request.filter, before_id=before, limit=size + 1
+            tenant=caller().tenant, filter=request.filter, before_id=before, limit=size + 1
         )
         found = await self._scheduler.scan(scan, context)
         page = [await self._complete(generation) for generation in found[:size]]
@@ -85,32 +84,32 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
         more = len(found) > len(page)
         return pb.ListGenerationsResponse(
             generations=page,
-            next_page_token=page_token(request, self._tenant, page[-1].id) if more else "",
+            next_page_token=page_token(request, caller().tenant, page[-1].id) if more else "",
         )
 
     async def CancelGeneration(
         self, request: pb.CancelGenerationRequest, context: Context
     ) -> pb.CancelGenerationResponse:
-        found = await self._scheduler.stop(self._tenant, checked_id(request.id), context)
+        found = await self._scheduler.stop(caller().tenant, checked_id(request.id), context)
         return pb.CancelGenerationResponse(generation=await self._complete(found))
 
     async def DeleteGeneration(
         self, request: pb.DeleteGenerationRequest, context: Context
     ) -> pb.DeleteGenerationResponse:
-        found = await self._scheduler.read(self._tenant, checked_id(request.id), context)
+        found = await self._scheduler.read(caller().tenant, checked_id(request.id), context)
         if not found.HasField("finish_time"):
             raise FailedPreconditionError(
                 f"generation {found.id} has not ended: cancel it first", reason="NOT_ENDED"
             )
         # The files first: whoever is cut off in between can still find them, and does it again.
         await self._results.delete(found)
-        await self._scheduler.erase(self._tenant, found.id, context)
+        await self._scheduler.erase(caller().tenant, found.id, context)
         return pb.DeleteGenerationResponse()
 
     async def WatchGeneration(
         self, request: pb.WatchGenerationRequest, context: Context
     ) -> AsyncIterator[pb.WatchGenerationResponse]:
-        async for view in self._scheduler.follow(self._tenant, checked_id(request.id)):
+        async for view in self._scheduler.follow(caller().tenant, checked_id(request.id)):
             generation = await self._complete(view, inline=request.inline_results)
             yield pb.WatchGenerationResponse(generation=generation)
 
@@ -119,7 +118,7 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
     ) -> AsyncIterator[pb.GenerateResponse]:
         with self._inputs.room_for(request):
             created = await self._creation.one(request.create, context, path="create.")
-            async for view in self._scheduler.follow(self._tenant, created.id):
+            async for view in self._scheduler.follow(caller().tenant, created.id):
                 generation = await self._complete(view, inline=request.inline_results)
                 yield pb.GenerateResponse(generation=generation)
 

@@ -15,6 +15,7 @@ from atelier.errors import InvalidArgumentError, NotFoundError, Violation
 from atelier.v1 import generation_pb2, preset_store_pb2
 from atelier.v1 import preset_pb2 as pb
 from atelier.v1 import preset_pb2_grpc as pb_grpc
+from gateway.identity import caller
 from gateway.presets import Found, chosen, key_violations, keys_of, preset_violations
 from gateway.requests import DEFAULT_PAGE, MAX_PAGE, fits_page
 from gateway.scheduler_client import SchedulerClient
@@ -68,16 +69,15 @@ class Presets:
 class PresetServicer(pb_grpc.PresetServiceServicer):
     """Checks, and hands on."""
 
-    def __init__(self, scheduler: SchedulerClient, catalog: Catalog, tenant: str) -> None:
+    def __init__(self, scheduler: SchedulerClient, catalog: Catalog) -> None:
         self._scheduler = scheduler
         self._store = scheduler.presets
         self._catalog = catalog
-        self._tenant = tenant  # everyone's on loopback, until there is identity
 
     async def CreatePreset(
         self, request: pb.CreatePresetRequest, context: Context
     ) -> pb.CreatePresetResponse:
-        bad = preset_violations(request.preset, self._catalog, self._tenant)
+        bad = preset_violations(request.preset, self._catalog, caller().tenant)
         if request.preset.etag:
             bad.append(Violation("preset.etag", "a new one follows none: leave it empty"))
         return pb.CreatePresetResponse(preset=await self._write(request.preset, bad, context))
@@ -93,7 +93,7 @@ class PresetServicer(pb_grpc.PresetServiceServicer):
         key = preset_store_pb2.PresetKey(
             model=request.model, name=request.name, shared=request.shared, version=request.version
         )
-        asked = preset_store_pb2.ReadPresetsRequest(tenant=self._tenant, keys=[key])
+        asked = preset_store_pb2.ReadPresetsRequest(tenant=caller().tenant, keys=[key])
         answer: preset_store_pb2.ReadPresetsResponse = await self._scheduler.ask(
             self._store.ReadPresets, asked, context
         )
@@ -110,7 +110,7 @@ class PresetServicer(pb_grpc.PresetServiceServicer):
     ) -> pb.ListPresetsResponse:
         size, after = page_of(request)
         asked = preset_store_pb2.ScanPresetsRequest(
-            tenant=self._tenant, model=request.model, after=after, limit=size + 1
+            tenant=caller().tenant, model=request.model, after=after, limit=size + 1
         )
         answer: preset_store_pb2.ScanPresetsResponse = await self._scheduler.ask(
             self._store.ScanPresets, asked, context
@@ -123,7 +123,7 @@ class PresetServicer(pb_grpc.PresetServiceServicer):
     async def UpdatePreset(
         self, request: pb.UpdatePresetRequest, context: Context
     ) -> pb.UpdatePresetResponse:
-        bad = preset_violations(request.preset, self._catalog, self._tenant)
+        bad = preset_violations(request.preset, self._catalog, caller().tenant)
         if not is_etag(request.preset.etag):
             bad.append(Violation("preset.etag", "must be what GetPreset gave: read it first"))
         return pb.UpdatePresetResponse(preset=await self._write(request.preset, bad, context))
@@ -137,7 +137,7 @@ class PresetServicer(pb_grpc.PresetServiceServicer):
         if bad:
             raise InvalidArgumentError(bad)
         asked = preset_store_pb2.ErasePresetRequest(
-            tenant=self._tenant,
+            tenant=caller().tenant,
             key=preset_store_pb2.PresetKey(
                 model=request.model, name=request.name, shared=request.shared
             ),
@@ -149,7 +149,7 @@ class PresetServicer(pb_grpc.PresetServiceServicer):
     async def _write(self, preset: pb.Preset, bad: list[Violation], context: Context) -> pb.Preset:
         if bad:
             raise InvalidArgumentError(bad)
-        asked = preset_store_pb2.WritePresetRequest(tenant=self._tenant, preset=preset)
+        asked = preset_store_pb2.WritePresetRequest(tenant=caller().tenant, preset=preset)
         answer: preset_store_pb2.WritePresetResponse = await self._scheduler.ask(
             self._store.WritePreset, asked, context
         )

@@ -17,6 +17,7 @@ from atelier.errors import Violation
 from atelier.v1 import webhook_pb2 as pb
 from atelier.v1 import webhook_pb2_grpc as pb_grpc
 from atelier.v1 import webhook_store_pb2 as store_pb
+from gateway.identity import caller
 from gateway.scheduler_client import SchedulerClient
 from gateway.webhooks import (
     ALL_EVENTS,
@@ -36,11 +37,10 @@ TEST_SECONDS, LOOK_SECONDS = 20.0, 0.2  # for a test's answer, and between two l
 class WebhookServicer(pb_grpc.WebhookServiceServicer):
     """Checks, draws ids and secrets, hands on."""
 
-    def __init__(self, scheduler: SchedulerClient, egress: Egress, tenant: str) -> None:
+    def __init__(self, scheduler: SchedulerClient, egress: Egress) -> None:
         self._scheduler = scheduler
         self._store = scheduler.webhooks
         self._egress = egress
-        self._tenant = tenant  # everyone's on loopback, until there is identity
 
     async def CreateWebhook(
         self, request: pb.CreateWebhookRequest, context: Context
@@ -55,7 +55,9 @@ class WebhookServicer(pb_grpc.WebhookServiceServicer):
             description=request.description,
         )
         secret = new_secret()
-        asked = store_pb.InsertWebhookRequest(tenant=self._tenant, webhook=webhook, secret=secret)
+        asked = store_pb.InsertWebhookRequest(
+            tenant=caller().tenant, webhook=webhook, secret=secret
+        )
         answer: store_pb.InsertWebhookResponse = await self._scheduler.ask(
             self._store.InsertWebhook, asked, context
         )
@@ -82,7 +84,7 @@ class WebhookServicer(pb_grpc.WebhookServiceServicer):
         if request.HasField("url"):
             change.url, bad = await understood(self._egress, request.url, "url")
         refuse([*bad, *webhook_violations(request)])
-        asked = store_pb.ChangeWebhookRequest(tenant=self._tenant, change=change)
+        asked = store_pb.ChangeWebhookRequest(tenant=caller().tenant, change=change)
         answer: store_pb.ChangeWebhookResponse = await self._scheduler.ask(
             self._store.ChangeWebhook, asked, context
         )
@@ -91,7 +93,7 @@ class WebhookServicer(pb_grpc.WebhookServiceServicer):
     async def DeleteWebhook(
         self, request: pb.DeleteWebhookRequest, context: Context
     ) -> pb.DeleteWebhookResponse:
-        asked = store_pb.EraseWebhookRequest(tenant=self._tenant, id=id_of(request.id))
+        asked = store_pb.EraseWebhookRequest(tenant=caller().tenant, id=id_of(request.id))
         await self._scheduler.ask(self._store.EraseWebhook, asked, context)
         return pb.DeleteWebhookResponse()
 
@@ -100,7 +102,7 @@ class WebhookServicer(pb_grpc.WebhookServiceServicer):
     ) -> pb.RotateSecretResponse:
         secret = new_secret()
         asked = store_pb.ReplaceSecretRequest(
-            tenant=self._tenant,
+            tenant=caller().tenant,
             id=id_of(request.id) if request.id else "",
             secret=secret,
             overlap_seconds=overlap_of(request),
@@ -114,7 +116,7 @@ class WebhookServicer(pb_grpc.WebhookServiceServicer):
         self, request: pb.TestWebhookRequest, context: Context
     ) -> pb.TestWebhookResponse:
         asked = store_pb.InsertTestRequest(
-            tenant=self._tenant, webhook_id=id_of(request.id), id=str(uuid4())
+            tenant=caller().tenant, webhook_id=id_of(request.id), id=str(uuid4())
         )
         answer: store_pb.InsertTestResponse = await self._scheduler.ask(
             self._store.InsertTest, asked, context
@@ -126,7 +128,7 @@ class WebhookServicer(pb_grpc.WebhookServiceServicer):
     ) -> pb.ListDeliveriesResponse:
         size = page_size_of(request)
         asked = store_pb.ScanDeliveriesRequest(
-            tenant=self._tenant,
+            tenant=caller().tenant,
             webhook_id=request.webhook_id,
             generation_id=request.generation_id,
             before_id=request.page_token,
@@ -139,14 +141,14 @@ class WebhookServicer(pb_grpc.WebhookServiceServicer):
     async def RedeliverWebhook(
         self, request: pb.RedeliverWebhookRequest, context: Context
     ) -> pb.RedeliverWebhookResponse:
-        asked = store_pb.RenewDeliveryRequest(tenant=self._tenant, id=id_of(request.id))
+        asked = store_pb.RenewDeliveryRequest(tenant=caller().tenant, id=id_of(request.id))
         answer: store_pb.RenewDeliveryResponse = await self._scheduler.ask(
             self._store.RenewDelivery, asked, context
         )
         return pb.RedeliverWebhookResponse(delivery=answer.delivery)
 
     async def _read(self, webhook_id: str, context: Context) -> list[pb.Webhook]:
-        asked = store_pb.ReadWebhooksRequest(tenant=self._tenant, id=webhook_id)
+        asked = store_pb.ReadWebhooksRequest(tenant=caller().tenant, id=webhook_id)
         answer: store_pb.ReadWebhooksResponse = await self._scheduler.ask(
             self._store.ReadWebhooks, asked, context
         )
@@ -164,7 +166,7 @@ class WebhookServicer(pb_grpc.WebhookServiceServicer):
         """The delivery once its attempt was made; as it is where that takes too long."""
         left = context.time_remaining()
         patience = TEST_SECONDS if left is None else min(TEST_SECONDS, left / 2)
-        asked = store_pb.ScanDeliveriesRequest(tenant=self._tenant, id=delivery.id, limit=1)
+        asked = store_pb.ScanDeliveriesRequest(tenant=caller().tenant, id=delivery.id, limit=1)
         for _ in range(int(patience / LOOK_SECONDS)):
             if delivery.state != pb.DELIVERY_STATE_PENDING:
                 break

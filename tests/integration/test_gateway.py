@@ -21,6 +21,7 @@ from atelier.stores import Stores
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import generation_pb2_grpc, scheduler_pb2, scheduler_pb2_grpc
 from gateway.generation_servicer import GenerationServicer
+from gateway.identity import IdentityInterceptor, everybody_is
 from gateway.inputs import Inputs
 from gateway.results import Results
 from gateway.scheduler_client import SchedulerClient
@@ -42,13 +43,17 @@ async def gateway(scheduler_address: str, call_timeout_seconds: float = 5.0) -> 
     client = SchedulerClient(scheduler_address, call_timeout_seconds)
     store = Stores.from_settings(settings)
     inputs, results = Inputs(store), Results(store, 60)
-    servicer = GenerationServicer(client, Catalog({"toy": toy_card()}), inputs, results, "local")
+    servicer = GenerationServicer(client, Catalog({"toy": toy_card()}), inputs, results)
     address = free_address()
 
     def register(server: grpc.aio.Server) -> None:
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(servicer, server)
 
-    async with serving(address, [], register), grpc.aio.insecure_channel(address) as channel:
+    known = [IdentityInterceptor(everybody_is("local"))]
+    async with (
+        serving(address, [], register, interceptors=known),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
         yield Stub(channel)
     inputs.close()
     await client.close()

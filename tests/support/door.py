@@ -19,6 +19,7 @@ from atelier.stores import Stores
 from atelier.v1 import generation_pb2_grpc, model_pb2_grpc, preset_pb2_grpc
 from gateway.app import MAX_REQUEST_BYTES
 from gateway.generation_servicer import GenerationServicer
+from gateway.identity import IdentityInterceptor, everybody_is
 from gateway.inputs import Inputs
 from gateway.model_servicer import ModelServicer
 from gateway.preset_servicer import PresetServicer
@@ -56,18 +57,22 @@ async def door(
     catalog = Catalog(cards or {"toy": toy_card()})
     store = Stores.from_settings(settings)
     inputs, results = Inputs(store), Results(store, 60)
-    generations = GenerationServicer(client, catalog, inputs, results, tenant)
+    generations = GenerationServicer(client, catalog, inputs, results)
     address = free_address()
 
     def register(server: grpc.aio.Server) -> None:
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(generations, server)
-        preset_pb2_grpc.add_PresetServiceServicer_to_server(
-            PresetServicer(client, catalog, tenant), server
-        )
+        preset_pb2_grpc.add_PresetServiceServicer_to_server(PresetServicer(client, catalog), server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalog), server)
 
     async with (
-        serving(address, [], register, MAX_REQUEST_BYTES),
+        serving(
+            address,
+            [],
+            register,
+            MAX_REQUEST_BYTES,
+            interceptors=[IdentityInterceptor(everybody_is(tenant))],
+        ),
         grpc.aio.insecure_channel(address) as channel,
     ):
         yield Door(

@@ -1,0 +1,112 @@
+"""Who calls: settled once, before a call gets to its servicer, which asks `caller()`.
+
+A context variable holds it. gRPC runs every call in a task of its own, and a task has a context of
+its own, so no call sees another's; threads of an executor do not inherit it, so whoever goes there
+takes the tenant along. Where nobody settled it, `caller()` raises: nothing is answered.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import grpc
+
+Context: TypeAlias = grpc.aio.ServicerContext
+
+SCOPES = ("generate", "read", "admin")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whose call it is. key_id: of the API key that it showed; empty: none was asked for."""
+
+    tenant: str
+    scopes: frozenset[str]
+    key_id: str = ""
+
+    @property
+    def is_admin(self) -> bool:
+        return "admin" in self.scopes
+
+
+Identify: TypeAlias = Callable[[str, Context], Awaitable[Caller | None]]
+
+_caller: ContextVar[Caller] = ContextVar("caller")
+
+
+def caller() -> Caller:
+    """Whose call is being answered.
+
+    Raises:
+        LookupError: nobody asked; a fault of ours.
+    """
+    return _caller.get()
+
+
+class IdentityInterceptor(grpc.aio.ServerInterceptor):
+    """Inside ErrorInterceptor, which tells the caller why it was refused.
+
+    identify: who calls a method (its full name); None where everybody may. It raises for others.
+    """
+
+    def __init__(self, identify: Identify) -> None:
+        self._identify = identify
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = await continuation(details)
+        if handler is None:
+            return handler
+        decode, encode = handler.request_deserializer, handler.response_serializer
+        if handler.unary_unary:
+            known = self._unary(handler.unary_unary, details.method)
+            return grpc.unary_unary_rpc_method_handler(known, decode, encode)
+        if handler.unary_stream:
+            known = self._stream(handler.unary_stream, details.method)
+            return grpc.unary_stream_rpc_method_handler(known, decode, encode)
+        if handler.stream_stream:
+            known = self._stream(handler.stream_stream, details.method)
+            return grpc.stream_stream_rpc_method_handler(known, decode, encode)
+        raise NotImplementedError(f"{details.method}: no call here sends a stream for one answer")
+
+    def _unary(self, handle: Callable[..., Any], method: str) -> Callable[..., Any]:
+        async def known(request: Any, context: Context) -> Any:
+            await self._settle(method, context)
+            return await handle(request, context)
+
+        return known
+
+    def _stream(self, handle: Callable[..., Any], method: str) -> Callable[..., Any]:
+        async def known(request: Any, context: Context) -> AsyncIterator[Any]:
+            await self._settle(method, context)
+            answers = handle(request, context)
+            if not inspect.isasyncgen(answers):  # the health and reflection services write instead
+                await answers
+                return
+            async with aclosing(answers):
+                async for answer in answers:
+                    yield answer
+
+        return known
+
+    async def _settle(self, method: str, context: Context) -> None:
+        if who := await self._identify(method, context):
+            _caller.set(who)
+
+
+def everybody_is(tenant: str) -> Identify:
+    """On loopback without keys: whoever can reach it may do everything, as one tenant."""
+    who = Caller(tenant, frozenset(SCOPES))
+
+    async def identify(method: str, context: Context) -> Caller:
+        return who
+
+    return identify
