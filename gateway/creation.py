@@ -64,7 +64,7 @@ class Creation:
         made = await self._make(request, presets, context, path)
         if isinstance(made, pb.Generation):
             return made
-        return await self._scheduler.submit(_submit(made, context), context)
+        return await self._scheduler.submit(_submit(made, context))
 
     async def several(
         self, requests: Sequence[pb.CreateGenerationRequest], context: Context
