@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from atelier.cli import doctor as doctor_
-from atelier.cli import files, given, operators, passed_on, webhooks
+from atelier.cli import files, given, listing, operators, passed_on, presets, webhooks
 from atelier.cli import ps as ps_
 from atelier.cli.generate import generate as generate_
 from atelier.cli.generate import get as get_
@@ -82,6 +82,7 @@ def generate(
     model: Annotated[str, typer.Option(help="Else the first that makes pictures.")] = "",
     negative: Annotated[str, typer.Option(help="What it should not show.")] = "",
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, or one number.")] = None,
+    preset: Annotated[str, typer.Option(help="For what is not said: NAME, NAME@VERSION.")] = "",
     steps: Annotated[int | None, typer.Option(help="Denoise steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How strictly to obey.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed, the same picture.")] = None,
@@ -115,7 +116,7 @@ def generate(
             prompt, model, negative, width, height, steps, guidance, seed, n,
             fps, format_ or files.format_of(out), quality, metadata, 1 if previews else None,
             given.picture("--init-image", init_image), given.picture("--mask", mask), strength,
-            given.picture("--first-frame", first_frame), thumbnail, part, new_size,
+            given.picture("--first-frame", first_frame), thumbnail, part, new_size, preset,
         )  # fmt: skip
 
     ask(address, state_dir, lambda where: generate_(where, wish(), out, Console()))
@@ -144,6 +145,8 @@ def parse_size(size: str | None) -> tuple[int | None, int | None]:
 
 
 app.add_typer(webhooks.app, name="webhooks")
+listing.add_to(app)
+app.add_typer(presets.app, name="presets")
 operators.add_to(app)
 passed_on.add_to(app)
 

@@ -20,6 +20,7 @@ OPTIONS = {
     "width": "--size (width)",
     "height": "--size (height)",
     "steps": "--steps",
+    "preset": "--preset",
     "guidance": "--guidance",
     "seed": "--seed",
     "count": "--n",

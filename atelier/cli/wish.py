@@ -38,6 +38,7 @@ class Wish:
     thumbnail: int | None = None  # pixels of its longer side; None: no small copy
     crop: generation_pb2.Crop | None = None
     resize: generation_pb2.Resize | None = None
+    preset: str = ""
 
     def suits(self, model: model_pb2.Model) -> bool:
         """Whether a model that was not named can do it: make a picture, if nothing else is said."""
@@ -53,7 +54,7 @@ class Wish:
             ProblemError: a number is too large to be sent.
         """
         request = generation_pb2.GenerateRequest(inline_results=True)
-        request.create.model = model.name
+        request.create.model, request.create.preset = model.name, self.preset
         request.create.request_id = secrets.token_hex(16)  # so that asking again is safe
         video = model.kind == model_pb2.MODEL_KIND_VIDEO
         spec = request.create.video if video else request.create.image

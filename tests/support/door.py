@@ -37,6 +37,7 @@ class Door:
     presets: preset_pb2_grpc.PresetServiceStub
     models: model_pb2_grpc.ModelServiceStub
     channel: grpc.aio.Channel
+    address: str
 
 
 @asynccontextmanager
@@ -80,6 +81,7 @@ async def door(
             preset_pb2_grpc.PresetServiceStub(channel),
             model_pb2_grpc.ModelServiceStub(channel),
             channel,
+            address,
         )
     inputs.close()
     await client.close()
