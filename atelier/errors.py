@@ -74,6 +74,18 @@ class FailedPreconditionError(AtelierError):
     reason = "FAILED_PRECONDITION"
 
 
+class PermissionDeniedError(AtelierError):
+    """Who calls is known, and may not; another key may."""
+
+    code = "PERMISSION_DENIED"
+    reason = "SCOPE_MISSING"
+
+    def __init__(self, scope: str, what: str) -> None:
+        super().__init__(
+            f"{what} needs a key with the scope {scope}: ask an operator", metadata={"scope": scope}
+        )
+
+
 class AbortedError(AtelierError):
     """Somebody else changed it meanwhile; read it again, and begin anew."""
 

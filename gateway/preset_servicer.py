@@ -11,7 +11,7 @@ from typing import TypeAlias
 import grpc
 
 from atelier.catalog import Catalog
-from atelier.errors import InvalidArgumentError, NotFoundError, Violation
+from atelier.errors import InvalidArgumentError, NotFoundError, PermissionDeniedError, Violation
 from atelier.v1 import generation_pb2, preset_store_pb2
 from atelier.v1 import preset_pb2 as pb
 from atelier.v1 import preset_pb2_grpc as pb_grpc
@@ -136,6 +136,7 @@ class PresetServicer(pb_grpc.PresetServiceServicer):
             bad.append(Violation("etag", "must be what GetPreset gave, or empty"))
         if bad:
             raise InvalidArgumentError(bad)
+        _may_write(shared=request.shared)
         asked = preset_store_pb2.ErasePresetRequest(
             tenant=caller().tenant,
             key=preset_store_pb2.PresetKey(
@@ -149,11 +150,17 @@ class PresetServicer(pb_grpc.PresetServiceServicer):
     async def _write(self, preset: pb.Preset, bad: list[Violation], context: Context) -> pb.Preset:
         if bad:
             raise InvalidArgumentError(bad)
+        _may_write(shared=preset.shared)
         asked = preset_store_pb2.WritePresetRequest(tenant=caller().tenant, preset=preset)
         answer: preset_store_pb2.WritePresetResponse = await self._scheduler.ask(
             self._store.WritePreset, asked, context
         )
         return answer.preset
+
+
+def _may_write(*, shared: bool) -> None:
+    if shared and not caller().is_admin:
+        raise PermissionDeniedError("admin", "to write a shared preset")
 
 
 def is_etag(text: str) -> bool:

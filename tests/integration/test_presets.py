@@ -149,6 +149,27 @@ async def test_shared_ones_are_for_everybody_and_own_ones_hide_them(scheduler: P
         assert (await read(other, shared=True)).image.steps == 30
 
 
+async def test_only_an_operator_writes_shared_ones(scheduler: Process) -> None:
+    async with (
+        doors.door(scheduler.address) as operator,
+        doors.door(scheduler.address, tenant="else", scopes=["generate", "read"]) as other,
+    ):
+        shared = await written(operator, preset(steps=30, shared=True))
+        service = other.presets
+        for method, request in (
+            (service.CreatePreset, preset_pb2.CreatePresetRequest(preset=preset("b", shared=True))),
+            (service.UpdatePreset, preset_pb2.UpdatePresetRequest(preset=shared)),
+            (
+                service.DeletePreset,
+                preset_pb2.DeletePresetRequest(model="toy", name="ink", shared=True),
+            ),
+        ):
+            told = await refusal(method, request)
+            assert (told.code, told.reason) == ("PERMISSION_DENIED", "SCOPE_MISSING")
+        assert (await read(operator, shared=True)) == shared
+        await written(other, preset("b"))
+
+
 async def test_lists_page_through_own_and_shared_ones(scheduler: Process) -> None:
     async with two_tenants(scheduler.address) as (mine, other):
         for name in ("a", "b", "c"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from atelier.stores import Stores
 from atelier.v1 import generation_pb2_grpc, model_pb2_grpc, preset_pb2_grpc
 from gateway.app import MAX_REQUEST_BYTES
 from gateway.generation_servicer import GenerationServicer
-from gateway.identity import IdentityInterceptor, everybody_is
+from gateway.identity import SCOPES, Caller, IdentityInterceptor
 from gateway.inputs import Inputs
 from gateway.model_servicer import ModelServicer
 from gateway.preset_servicer import PresetServicer
@@ -45,6 +45,7 @@ async def door(
     scheduler_address: str,
     *,
     tenant: str = "local",
+    scopes: Collection[str] = SCOPES,
     call_timeout_seconds: float = 10.0,
     cards: Mapping[str, ModelCard] | None = None,
     s3_address: str = "127.0.0.1:9",
@@ -59,7 +60,10 @@ async def door(
     store = Stores.from_settings(settings)
     inputs, results = Inputs(store), Results(store, 60)
     generations = GenerationServicer(client, catalog, inputs, results)
-    address = free_address()
+    address, who = free_address(), Caller(tenant, frozenset(scopes))
+
+    async def identify(method: str, context: grpc.aio.ServicerContext) -> Caller:
+        return who
 
     def register(server: grpc.aio.Server) -> None:
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(generations, server)
@@ -72,7 +76,7 @@ async def door(
             [],
             register,
             MAX_REQUEST_BYTES,
-            interceptors=[IdentityInterceptor(everybody_is(tenant))],
+            interceptors=[IdentityInterceptor(identify)],
         ),
         grpc.aio.insecure_channel(address) as channel,
     ):
