@@ -41,6 +41,7 @@ from agent.work import (
 )
 from atelier.catalog import ModelCard
 from atelier.errors import AtelierError, ExecutionError
+from atelier.failpoints import failpoint
 from atelier.generation import Provenance
 
 log = structlog.get_logger()
@@ -142,6 +143,7 @@ class AttemptRun:
         results = await self._results.publish(
             self.work, self.card, images, lambda: self._cancelled, withheld=unsafe
         )
+        failpoint("upload_done_before_complete")
         provenance = Provenance(
             self.card.version, self.card.engine, spec.sampler, self.work.attempt.device_id
         )
@@ -218,6 +220,7 @@ class AttemptRun:
         self._tell(Progressed(self.work.attempt, phase, step, self.work.spec.run_steps, 0.0))
 
     def _on_step(self, made: int, seconds: float) -> None:
+        failpoint("step_done")
         total = self.work.spec.run_steps
         told = Progressed(self.work.attempt, Phase.DENOISING, made, total, seconds)
         self._tell(told)

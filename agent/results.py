@@ -28,6 +28,7 @@ from agent.parameters import parameters_of
 from agent.work import AttemptCancelledError, Work
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError, UnavailableError
+from atelier.failpoints import failpoint
 from atelier.generation import Result
 from atelier.object_keys import result_key
 from atelier.object_store import Stored
@@ -121,6 +122,7 @@ class Results:
         told = None if output.omit_metadata else parameters_of(work.spec, index, card)
         pixels = encode.finish(pixels, output)
         data = encode.encode(pixels, output, told)
+        failpoint("before_upload")
         key = self._store.put(object_key(work, index), data, kind.content_type)
         return Result(
             index=index,

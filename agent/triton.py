@@ -27,6 +27,7 @@ from agent.shared_memory import UNANSWERED, SharedMemory
 from agent.triton_errors import OUT_OF_MEMORY, BrokenOffError, classify, malformed
 from atelier.catalog import ModelCard
 from atelier.errors import ExecutionError
+from atelier.failpoints import failpoint
 from atelier.rpc import channel
 
 log = structlog.get_logger()
@@ -94,12 +95,14 @@ class Triton:
                 retryable=True,
                 reason="LOAD_TIMEOUT",
             ) from error
+        failpoint("model_load_called")
         self._loads[model] += 1
 
     async def unload(self, model: str) -> None:
         """Begin to unload one Triton model; it is gone when `resident` leaves it out."""
         request = pb.RepositoryModelUnloadRequest(model_name=model)
         await self._call("RepositoryModelUnload", request, UNLOAD_SECONDS)
+        failpoint("model_unload_called")
 
     async def encode_text(self, card: ModelCard, input_ids: NDArray[np.int64]) -> Floats:
         """int64 (N, tokens) -> float32 (N, tokens, width)."""
@@ -252,6 +255,7 @@ class Triton:
         ready = self._channel.get_state() is grpc.ChannelConnectivity.READY
         connected = ready and not self._ended
         try:
+            failpoint("before_triton_call")
             with self._blame.inference(connected=connected):
                 return await self._call("ModelInfer", request, timeout)
         except ExecutionError as error:

@@ -17,6 +17,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from atelier.errors import DeposedError, StorageRefusedError, UnavailableError
+from atelier.failpoints import failpoint
 from atelier.generation import Event, sources
 
 log = structlog.get_logger()
@@ -104,7 +105,9 @@ class Database:
                     cursor = await connection.execute(
                         self.queries[query], {"epoch": self.epoch, **arguments}
                     )
-                    return await cursor.fetchall() if cursor.description else []
+                    rows = await cursor.fetchall() if cursor.description else []
+                    failpoint("statement_done", psycopg.OperationalError)
+                    return rows
         except psycopg.Error as error:
             if error.sqlstate == _EPOCH_IS_OVER:
                 raise DeposedError from error

@@ -27,6 +27,7 @@ from minio.error import MinioException, S3Error
 
 from atelier.config import Bucket, ObjectStoreSettings
 from atelier.errors import NotFoundError, UnavailableError
+from atelier.failpoints import failpoint
 from atelier.s3_client import PATIENT, Patience, Reader, client_of, is_silence, is_transient
 
 log = structlog.get_logger()
@@ -97,9 +98,9 @@ class ObjectStore:
             UnavailableError: it was not taken.
         """
         digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
-        self._try(
-            "put",
-            lambda: self._client.put_object(
+
+        def put() -> str:
+            self._client.put_object(
                 bucket_name=self._bucket,
                 object_name=key,
                 data=io.BytesIO(data),
@@ -107,9 +108,11 @@ class ObjectStore:
                 content_type=content_type,
                 part_size=max(PART_BYTES, len(data)),  # in one piece: the checksum is of all
                 metadata={"x-amz-checksum-sha256": digest},
-            ),
-        )
-        return key
+            )
+            failpoint("put_done", ConnectionError)
+            return key
+
+        return self._try("put", put)
 
     def put_stream(
         self, key: str, pieces: Callable[[], Iterable[bytes]], content_type: str
@@ -136,6 +139,7 @@ class ObjectStore:
                 part_size=PART_BYTES,
                 num_parallel_uploads=1,  # else several parts wait in memory
             )
+            failpoint("put_done", ConnectionError)
             return Stored(reader.size_bytes, reader.digest.hexdigest(), key)
 
         return self._try("put_stream", put)

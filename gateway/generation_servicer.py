@@ -10,6 +10,7 @@ import grpc
 from atelier.catalog import Catalog
 from atelier.egress import PUBLIC_ONLY, Egress
 from atelier.errors import FailedPreconditionError
+from atelier.failpoints import failpoint
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import generation_pb2_grpc as pb_grpc
 from atelier.v1 import scheduler_pb2
@@ -50,6 +51,7 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
     ) -> pb.CreateGenerationResponse:
         with self._inputs.room_for(request):
             generation = await self._creation.one(request, context)
+        failpoint("create_before_answer")
         return pb.CreateGenerationResponse(generation=await self._complete(generation))
 
     async def CreateGenerations(

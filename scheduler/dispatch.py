@@ -13,6 +13,7 @@ from collections.abc import Callable
 import structlog
 
 from atelier.errors import UnavailableError
+from atelier.failpoints import failpoint
 from atelier.generation import Generation, State
 from atelier.generation_store import GenerationStore
 from scheduler.decisions import Bind, Boundary, Decision, Hold, Load, Preempt, Unload
@@ -158,6 +159,7 @@ class Dispatch:
         """The row as it stands after the claim, and whether it runs by that claim."""
         try:
             if row := await self._store.claim(generation_id, device_id):
+                failpoint("claim_committed")
                 return row, True
         except UnavailableError:
             # It may be claimed or not: what stands now counts. Who else would have claimed it?

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from atelier.errors import AlreadyExistsError, DeletedError, StorageRefusedError, UnavailableError
+from atelier.failpoints import failpoint
 from atelier.generation import Generation
 from atelier.generation_store import GenerationStore
 
@@ -64,7 +65,9 @@ class Intake:
 
     async def _commit(self, group: list[tuple[Generation, asyncio.Future[Generation]]]) -> None:
         try:
+            failpoint("submit_before_commit")
             stored = await self._insert([generation for generation, _ in group])
+            failpoint("submit_committed")
         except DeletedError as error:
             self._refuse([one for one in group if one[0].id in error.ids], error)
             if others := [one for one in group if one[0].id not in error.ids]:

@@ -30,6 +30,7 @@ from opentelemetry.metrics import Meter
 
 from atelier.database import Database
 from atelier.errors import UnavailableError
+from atelier.failpoints import failpoint
 
 log = structlog.get_logger()
 
@@ -77,6 +78,7 @@ class Leadership:
                 unrenewed = until if self._clock() - since > UNRENEWED_SECONDS else ""
                 kept = found and self._is_kept(found[0]) and not unrenewed
                 if not kept and (epoch := await self._take(unrenewed)):
+                    failpoint("leader_elected")
                     log.info("leads", epoch=epoch)
                     self._leads.set(1)
                     return epoch
@@ -115,6 +117,7 @@ class Leadership:
                 if not await self._database.rows("renew", lease_seconds=LEASE_SECONDS):
                     raise LeadershipLostError("another scheduler leads now")
                 renewed = began
+                failpoint("lease_renewed")
             except UnavailableError as error:
                 away = self._clock() - renewed
                 log.warning("lease not renewed", seconds=round(away, 1), error=str(error))

@@ -14,6 +14,7 @@ from typing import TypeVar
 import structlog
 
 from atelier.errors import StorageRefusedError, UnavailableError
+from atelier.failpoints import failpoint
 from atelier.generation import (
     MAX_ATTEMPTS,
     MAX_EXCUSED,
@@ -90,6 +91,7 @@ class Outcomes:
             self._live.journal.listener.reported(generation_id)
         try:
             row = await persist(lambda: self._store.publish(generation_id, token, results, by))
+            failpoint("complete_committed")
         except StorageRefusedError:
             await self.failed(generation_id, token, REFUSED, retryable=False)
             return False
@@ -240,6 +242,7 @@ class Outcomes:
         row = await persist(
             lambda: self._store.requeue(generation_id, token, reason), before=before
         )
+        failpoint("requeue_committed")
         if row is None:
             return await self.cancelled(generation_id, token)
         log.info("requeued", generation_id=generation_id, reason=reason, attempt=row.attempt)
