@@ -34,6 +34,7 @@ class Kind(StrEnum):
     LOADED = "LOADED"
     UNLOADED = "UNLOADED"
     DEVICE = "DEVICE"
+    PUBLISHING = "PUBLISHING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +133,26 @@ class Journal:
         """It takes no work any more; or again, where there is no reason."""
         self._note(Kind.DEVICE, device=device, reason=reason, failed=bool(reason))
 
+    def published(self, generation_id: str) -> None:
+        """Its agent told of results; the database is asked to take them."""
+        self._note(Kind.PUBLISHING, generation=generation_id)
+        if self.listener is not None:
+            self.listener.reported(generation_id)
+
     def of(self, generation_id: str) -> list[Moment]:
-        """The moments of one generation that are still kept, the oldest first."""
-        return [moment for moment in self._ring if moment.generation == generation_id]
+        """The moments of one generation that are still kept, the oldest first, and with them the
+        loads of its model on its devices."""
+        own = [moment for moment in self._ring if moment.generation == generation_id]
+        places = {(moment.device, moment.model) for moment in own if moment.device}
+        return [
+            moment
+            for moment in self._ring
+            if moment.generation == generation_id
+            or (
+                moment.kind in (Kind.LOADING, Kind.LOADED)
+                and (moment.device, moment.model) in places
+            )
+        ]
 
     def since(self, sequence: int, limit: int) -> tuple[int, list[Moment]]:
         """How many after that number are kept no more; then the next ones, at most `limit`."""

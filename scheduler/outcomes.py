@@ -87,8 +87,8 @@ class Outcomes:
         self, generation_id: str, token: int, results: Sequence[Result], by: Provenance
     ) -> bool:
         """SUCCEEDED, if not by this report then by an earlier one of the same."""
-        if self._live.journal.listener is not None:
-            self._live.journal.listener.reported(generation_id)
+        if self._live.holds(generation_id, token):
+            self._live.journal.published(generation_id)
         try:
             row = await persist(lambda: self._store.publish(generation_id, token, results, by))
             failpoint("complete_committed")

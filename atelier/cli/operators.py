@@ -8,10 +8,13 @@ import typer
 from rich.console import Console
 
 from atelier.cli import fleet
+from atelier.cli import top as top_
 from atelier.cli.options import AddressOption, StateDirOption, ask, do, wide
 from atelier.cli.sweep import sweep as sweep_
+from atelier.cli.top_fleet import SORTS
 from atelier.cli.up import DEFAULT_STATE_DIR
 from atelier.cli.watch import watch as watch_
+from atelier.cli.waterfall import trace as trace_
 
 PANEL = "For operators"
 MOST_DECISIONS = 1_000
@@ -118,6 +121,38 @@ def watch(
     )
 
 
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Print one frame, and end.")] = False,
+    sort: Annotated[str, typer.Option(help=f"{', '.join(SORTS)}.")] = "id",
+    interval: Annotated[
+        float, typer.Option(min=0.2, max=60, help="Seconds between two looks at the devices.")
+    ] = 1.0,
+    address: AddressOption = None,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Watch the fleet live: memory, models, batches, queues, decisions; with keys to act."""
+    if sort not in SORTS:
+        raise typer.BadParameter(f"--sort {sort}: say {', '.join(SORTS)}")
+    if once:
+        ask(address, state_dir, lambda where: top_.once(where, sort, wide()))
+    else:
+        ask(
+            address,
+            state_dir,
+            lambda where: top_.top(where, sort, interval, Console()),
+            interrupted="",
+        )
+
+
+def trace(
+    generation: Annotated[str, typer.Argument(metavar="ID", help="A generation's id.")],
+    address: AddressOption = None,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Show a generation's life: its waits, loads and phases as a waterfall, attempt by attempt."""
+    ask(address, state_dir, lambda where: trace_(where, generation, Console()))
+
+
 def decisions(
     last: Annotated[
         int, typer.Option("--last", "-n", min=1, max=MOST_DECISIONS, help="How many.")
@@ -145,5 +180,18 @@ def sweep(
 
 def add_to(app: typer.Typer) -> None:
     """Register them all, in a group of their own."""
-    for command in (devices, drain, undrain, load, unload, pin, unpin, watch, decisions, sweep):
+    for command in (
+        devices,
+        drain,
+        undrain,
+        load,
+        unload,
+        pin,
+        unpin,
+        watch,
+        top,
+        trace,
+        decisions,
+        sweep,
+    ):
         app.command(rich_help_panel=PANEL)(command)

@@ -125,6 +125,8 @@ class _MomentKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MomentKind
     """A model is on a device no more."""
     MOMENT_KIND_DEVICE: _MomentKind.ValueType  # 10
     """A device takes no work any more (failed is set, and reason says why), or takes it again."""
+    MOMENT_KIND_PUBLISHING: _MomentKind.ValueType  # 11
+    """Its agent has done it; the database is told."""
 
 class MomentKind(_MomentKind, metaclass=_MomentKindEnumTypeWrapper):
     """What happened."""
@@ -151,6 +153,8 @@ MOMENT_KIND_UNLOADED: MomentKind.ValueType  # 9
 """A model is on a device no more."""
 MOMENT_KIND_DEVICE: MomentKind.ValueType  # 10
 """A device takes no work any more (failed is set, and reason says why), or takes it again."""
+MOMENT_KIND_PUBLISHING: MomentKind.ValueType  # 11
+"""Its agent has done it; the database is told."""
 Global___MomentKind: _TypeAlias = MomentKind  # noqa: Y015
 
 @_typing.final
@@ -1278,7 +1282,9 @@ class TraceGenerationResponse(_message.Message):
     """Where it stands."""
     @_builtins.property
     def moments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Moment]:
-        """What this scheduler remembers; nothing of a generation that ended long ago."""
+        """What this scheduler remembers, with the loads of its model; nothing of a generation that ended
+        long ago.
+        """
 
     @_builtins.property
     def story(self) -> _containers.RepeatedCompositeFieldContainer[Global___Moment]:

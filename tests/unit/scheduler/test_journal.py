@@ -94,3 +94,22 @@ def test_what_has_left_the_ring_is_counted() -> None:
     assert (missed, [m.sequence for m in page]) == (2, [3, 4])
     assert [m.sequence for m in journal.since(4, 10)[1]] == [5]
     assert journal.since(5, 10) == (0, [])
+
+
+def test_a_life_is_told_with_the_loads_that_it_waited_for() -> None:
+    journal = Journal(Wall())
+    row = generation()
+    journal.stood(row)
+    journal.decided(Load(row.model, "d0", ()))
+    journal.decided(Load(row.model, "d1", ()))
+    journal.decided(Load("other", "d0", ()))
+    journal.changed("d0", row.model, resident=True)
+    journal.stood(replace(row, state=State.RUNNING, attempt=1, device="d0", lease_token=1))
+    journal.published(row.id)
+    assert [(m.kind, m.device) for m in journal.of(row.id)] == [
+        (Kind.QUEUED, ""),
+        (Kind.LOADING, "d0"),
+        (Kind.LOADED, "d0"),
+        (Kind.RUNNING, "d0"),
+        (Kind.PUBLISHING, ""),
+    ]
