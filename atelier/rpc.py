@@ -142,12 +142,15 @@ def caller_error(error: Exception) -> AtelierError | None:
     return None
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Outermost: turns every exception of a handler into a status that may be shown."""
+class OncePerMethod(grpc.aio.ServerInterceptor):
+    """An interceptor that wraps a method's handler at its first call, and keeps what came of it."""
 
     def __init__(self) -> None:
-        # By method, with what it guards: made once, not for each call.
-        self._guarded: dict[str, tuple[grpc.RpcMethodHandler, grpc.RpcMethodHandler]] = {}
+        self._known: dict[str, tuple[grpc.RpcMethodHandler, grpc.RpcMethodHandler]] = {}
+
+    def wrapped(self, handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandler:
+        """What answers the calls of a method, by its full name, in place of `handler`."""
+        raise NotImplementedError
 
     async def intercept_service(
         self,
@@ -155,14 +158,18 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler:
         handler = await continuation(details)
-        if handler is None:
+        if handler is None:  # nobody's method: nothing is kept of what callers make up
             return handler
-        known = self._guarded.get(details.method)
+        known = self._known.get(details.method)
         if known is None or known[0] is not handler:
-            known = self._guarded[details.method] = handler, self._guard(handler, details.method)
+            known = self._known[details.method] = handler, self.wrapped(handler, details.method)
         return known[1]
 
-    def _guard(self, handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandler:
+
+class ErrorInterceptor(OncePerMethod):
+    """Outermost: turns every exception of a handler into a status that may be shown."""
+
+    def wrapped(self, handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandler:
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
                 _guard_unary(handler.unary_unary, method),

@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from atelier.rpc import OncePerMethod
+
 Context: TypeAlias = grpc.aio.ServicerContext
 
 SCOPES = ("generate", "read", "admin")
@@ -48,34 +50,28 @@ def caller() -> Caller:
     return _caller.get()
 
 
-class IdentityInterceptor(grpc.aio.ServerInterceptor):
+class IdentityInterceptor(OncePerMethod):
     """Inside ErrorInterceptor, which tells the caller why it was refused.
 
     identify: who calls a method (its full name); None where everybody may. It raises for others.
     """
 
     def __init__(self, identify: Identify) -> None:
+        super().__init__()
         self._identify = identify
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
-        details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
-        handler = await continuation(details)
-        if handler is None:
-            return handler
+    def wrapped(self, handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandler:
         decode, encode = handler.request_deserializer, handler.response_serializer
         if handler.unary_unary:
-            known = self._unary(handler.unary_unary, details.method)
+            known = self._unary(handler.unary_unary, method)
             return grpc.unary_unary_rpc_method_handler(known, decode, encode)
         if handler.unary_stream:
-            known = self._stream(handler.unary_stream, details.method)
+            known = self._stream(handler.unary_stream, method)
             return grpc.unary_stream_rpc_method_handler(known, decode, encode)
         if handler.stream_stream:
-            known = self._stream(handler.stream_stream, details.method)
+            known = self._stream(handler.stream_stream, method)
             return grpc.stream_stream_rpc_method_handler(known, decode, encode)
-        raise NotImplementedError(f"{details.method}: no call here sends a stream for one answer")
+        raise NotImplementedError(f"{method}: no call here sends a stream for one answer")
 
     def _unary(self, handle: Callable[..., Any], method: str) -> Callable[..., Any]:
         async def known(request: Any, context: Context) -> Any:
