@@ -10,7 +10,7 @@ override STATE_DIR := $(value STATE_DIR)
 export PROMPT STATE_DIR PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-clients test-full gpu-check verify stubs states lint format types \
+.PHONY: help run test test-slow test-upgrade test-clients test-full gpu-check verify stubs states lint format types \
 	train-tiny-image export-tiny-image export-tiny-video obey train-tiny-video obey-video \
 	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-pauses bench-store bench-engines bench-int8 test-wheel simulate-faults mutants lock clean
 
@@ -32,6 +32,9 @@ test-slow: .venv/.dev ## run the tests that take more than 20 seconds each
 test-clients: .venv/.dev ## clients in other languages, built into build/clients and run (some minutes the first time)
 	@scripts/install_clients.sh
 	@.venv/bin/pytest -m slow tests/clients
+
+test-upgrade: .venv/.dev ## run an earlier version, FROM=COMMIT, on today's schema and beside today's code
+	@scripts/test_upgrade.sh "$(FROM)"
 
 test-full: .venv/.dev ## run the tests on models of full size (an hour; SDXL is left out below 20 GiB of free memory)
 	@.venv/bin/pytest -m full

@@ -48,6 +48,12 @@ class Process:
         self.module, self.address, self.log = module, address, log
         self._env = {f"ATELIER_{name.upper()}": str(value) for name, value in settings.items()}
         self._child: subprocess.Popen[bytes] | None = None
+        self._folder: str | None = None  # whose code it runs
+
+    def by_code_in(self, tree: str) -> Self:
+        """Of another version."""
+        self._env["PYTHONPATH"] = self._folder = tree
+        return self
 
     def __enter__(self) -> Self:
         self.start()
@@ -65,7 +71,10 @@ class Process:
         """Start it."""
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", self.module], env={**os.environ, **self._env}, stderr=log
+                [sys.executable, "-m", self.module],
+                env={**os.environ, **self._env},
+                cwd=self._folder,
+                stderr=log,
             )
 
     def start(self) -> None:
