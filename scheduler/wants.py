@@ -135,9 +135,12 @@ class Wants:
         finish_all = self._books.queues.late is not Late.REJECT
         factor, margin = LAST_CHANCE
         for ticket in waiting:
+            waits_long = finish_all and now - ticket.submitted > FORCE_LATE
             if ticket.late or not ticket.counted:
-                must = must or (finish_all and now - ticket.submitted > FORCE_LATE)
+                must = must or waits_long
                 continue
+            # What is late is called so only where its model is: here it may not be yet.
+            must = must or (waits_long and now > ticket.due)
             done = now + load + ticket.work
             if done <= ticket.due:
                 soon += WEIGHTS[ticket.cls]

@@ -34,6 +34,7 @@ class Nemesis:
         self._world = world
         self._schedulers, self._agents, self._tritons = schedulers, agents, tritons
         self._operator = operator
+        self._out: asyncio.Task[None] | None = None
         self._doubles: list[Process] = []
         self._orders: list[asyncio.Task[None]] = []
         kinds: list[Callable[[], str]] = [
@@ -54,7 +55,7 @@ class Nemesis:
         for fault in rng.sample(STORE_FAULTS, rng.randint(0, 3)):
             world.store_faults[fault] = rng.choice((0.002, 0.01, 0.05, 0.2))
         if rng.random() < 0.2:
-            asyncio.create_task(self._outage(until))  # noqa: RUF006 - ends with the loop
+            self._out = asyncio.create_task(self._outage(until))
         while True:
             await asyncio.sleep(rng.expovariate(1 / self._pace))
             if world.loop.now >= until:
@@ -66,6 +67,8 @@ class Nemesis:
     def heal(self) -> None:
         """From now on all is well, and stays so."""
         world = self._world
+        if self._out:
+            self._out.cancel()
         world.store_faults.clear()
         world.slowness = 1.0
         for triton in self._tritons:

@@ -151,6 +151,20 @@ def test_a_quarantined_device_gets_nothing_and_its_models_are_loaded_elsewhere()
     check_integrity(core.sched)
 
 
+def test_an_urgent_one_that_missed_its_time_has_its_model_loaded_all_the_same() -> None:
+    """Though what is there is worth more, and a load could save it no more when it was looked at:
+    in a quiet house it would wait for ever."""
+    core = Core(resident="b")
+    for i in range(8):
+        core.submit(ticket(f"b{i}", "b", level=2, at=4.0 * i), now=4.0 * i)
+        core.finish(f"b{i}", now=4.0 * i + 1)
+    core.submit(ticket("long", "b", level=2, at=31.0), now=31.0)
+    assert core.submit(ticket("1", "a", level=2, slo=10.0, at=32.0), now=32.0) == []
+    assert core.finish("long", now=45.0) == []
+    assert core.follow(core.sched.tick(50.0), 50.0) == []
+    assert core.follow(core.sched.tick(63.0), 63.0) == ["load a on d0 instead of b"]
+
+
 def test_late_work_comes_down_or_is_refused() -> None:
     for late, expected in ((Late.CASCADE, []), (Late.DOOM, []), (Late.REJECT, ["reject 2"])):
         core = Core(resident="a", late=late)
