@@ -10,7 +10,7 @@ override STATE_DIR := $(value STATE_DIR)
 export PROMPT STATE_DIR PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-upgrade test-clients test-full gpu-check verify stubs states lint format types \
+.PHONY: help run test test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics lint format types \
 	train-tiny-image export-tiny-image export-tiny-video obey train-tiny-video obey-video \
 	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-pauses bench-store bench-engines bench-int8 test-wheel simulate-faults mutants lock clean
 
@@ -50,6 +50,9 @@ stubs: .venv/.dev ## compile protos/ to atelier/v1
 
 states: .venv/.dev ## draw docs/states.md from the state table
 	@.venv/bin/python scripts/draw_states.py
+
+metrics: .venv/.dev ## write docs/metrics.md from the table of instruments
+	@.venv/bin/python scripts/write_metrics.py
 
 lint: .venv/.dev ## ruff and the import rules
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports

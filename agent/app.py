@@ -20,6 +20,7 @@ from agent.link import Link, scheduler_at
 from agent.nvml import Nvml
 from agent.outbox import Outbox
 from agent.results import Results, Store
+from agent.steps import Steps
 from agent.text import PromptIds
 from agent.triton import LIVE_SECONDS, Triton
 from atelier.catalog import Catalog
@@ -68,8 +69,10 @@ async def serve(
         {card.name: card.components.triton_models for card in catalog.cards.values()},
     )
     stores = Stores.from_settings(settings)
+    steps = None
     if meter:
         stores.measure(meter)
+        steps = Steps(meter)
     copy_back = CopyBack(stores, settings.url_lifetime_seconds)
     store = store or stores
     inputs, results, checkpoints = Inputs(store), Results(store), Checkpoints(store)
@@ -86,6 +89,7 @@ async def serve(
             files=files,
             checkpoints=checkpoints,
             tell=lambda message: commands.tell(message),
+            steps=steps,
         )
         for device in settings.devices
     }

@@ -20,6 +20,7 @@ from agent.probe import try_out
 from agent.recycle import end_process
 from agent.results import Results
 from agent.step_loop import StepLoop
+from agent.steps import Steps
 from agent.tally import Run, Since, Tally
 from agent.text import PromptIds
 from agent.triton import LIVE_SECONDS, Triton
@@ -68,9 +69,11 @@ class Device:
         files: Files | None = None,
         checkpoints: Checkpoints | None = None,
         tell: Callable[[DeviceTold], None] = lambda _: None,
+        steps: Steps | None = None,
     ) -> None:
         """`gauge`: what the driver tells; without one nothing is measured. `checkpoints`: without
-        any, a generation goes on where it left off on this device only."""
+        any, a generation goes on where it left off on this device only. `steps`: who
+        counts them."""
         self.id = settings.id
         self._settings = settings
         self._catalog = catalog
@@ -82,7 +85,7 @@ class Device:
         self._clock = clock
         self._tell = tell
         self._gauge = gauge or Gauge(None, settings.id)
-        self._tally, self._quiet = Tally(), Since()
+        self._tally, self._quiet, self._steps = Tally(), Since(), steps
         self._loop = StepLoop(triton, clock, on_batch=self._stepped, on_idle=self._idle)
         self._stepping = asyncio.Event()  # a batch runs
         self._runs: set[AttemptRun] = set()  # those that need the device
@@ -264,6 +267,8 @@ class Device:
 
     def _stepped(self, card: ModelCard, shape: str, rows: int, seconds: float) -> None:
         self._stepping.set()
+        if self._steps:
+            self._steps.record(card.name, shape, rows, seconds)
         held = card.profile(shape).activation_bytes_per_row * rows
         self._quiet.runs(card.name, held, self._loader.changes)
         self._told(self._tally.step((card.name, shape, rows), seconds, self._clock()))

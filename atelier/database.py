@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.resources import files
@@ -13,12 +14,15 @@ from typing import Any, LiteralString, Self
 
 import psycopg
 import structlog
+from opentelemetry.metrics import Histogram, Meter
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from atelier.errors import DeposedError, StorageRefusedError, UnavailableError
+from atelier.errors import AtelierError, DeposedError, StorageRefusedError, UnavailableError
 from atelier.failpoints import failpoint
 from atelier.generation import Event, sources
+from atelier.instruments import DATABASE_DURATION, DATABASE_WAITING
+from atelier.metrics import Labels, histogram, observe
 
 log = structlog.get_logger()
 
@@ -83,6 +87,7 @@ class Database:
         )
         self.queries = _load_queries()
         self.epoch: int | None = None
+        self._took: Histogram | None = None
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -97,8 +102,32 @@ class Database:
     async def close(self) -> None:
         await self._pool.close()
 
+    def measure(self, meter: Meter) -> None:
+        """Tell how long statements take from now on, and how many wait for a connection."""
+        self._took = histogram(meter, DATABASE_DURATION)
+
+        def waiting() -> list[tuple[float, Labels]]:
+            return [(self._pool.get_stats().get("requests_waiting", 0), {})]
+
+        observe(meter, DATABASE_WAITING, waiting)
+
     async def rows(self, query: str, **arguments: Any) -> list[Mapping[str, Any]]:
         """Run a statement by its name; the rows that it gives, if any."""
+        if self._took is None:
+            return await self._rows(query, arguments)
+        began, error = time.perf_counter(), "CANCELLED"
+        try:
+            rows = await self._rows(query, arguments)
+            error = ""
+            return rows
+        except AtelierError as ended:
+            error = ended.reason or ended.code
+            raise
+        finally:
+            labels = {"db.query.summary": query, "error.type": error}
+            self._took.record(time.perf_counter() - began, labels)
+
+    async def _rows(self, query: str, arguments: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         try:
             async with self._pool.connection() as connection:
                 with _cut_after(self._answer_seconds, connection):

@@ -24,6 +24,7 @@ import structlog
 import urllib3
 from minio import Minio
 from minio.error import MinioException, S3Error
+from opentelemetry.metrics import Histogram
 
 from atelier.config import Bucket, ObjectStoreSettings
 from atelier.errors import NotFoundError, UnavailableError
@@ -77,6 +78,8 @@ class ObjectStore:
         self._bucket = bucket
         self._rng = rng
         self._sleep = sleep
+        self._took: Histogram | None = None
+        self._name = ""
 
     @classmethod
     def from_settings(cls, settings: ObjectStoreSettings) -> Self:
@@ -271,7 +274,26 @@ class ObjectStore:
         )
         return url, now + lifetime
 
+    def measure(self, took: Histogram, name: str) -> None:
+        """Tell how long calls take, from now on, and how they end."""
+        self._took, self._name = took, name
+
     def _try(self, what: str, call: Callable[[], T]) -> T:
+        if self._took is None:
+            return self._tries(what, call)
+        began, outcome = time.perf_counter(), "failed"
+        try:
+            answer = self._tries(what, call)
+            outcome = "ok"
+            return answer
+        except NotFoundError:
+            outcome = "missing"
+            raise
+        finally:
+            labels = {"store": self._name, "operation": what, "outcome": outcome}
+            self._took.record(time.perf_counter() - began, labels)
+
+    def _tries(self, what: str, call: Callable[[], T]) -> T:
         for attempt in range(1, self._patience.tries + 1):
             try:
                 return call()

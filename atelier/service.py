@@ -13,8 +13,10 @@ import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from opentelemetry.metrics import Meter
 
 from atelier.rpc import MAX_MESSAGE_BYTES, SERVER_OPTIONS, ErrorInterceptor
+from atelier.rpc_metrics import MeasuringInterceptor
 
 log = structlog.get_logger()
 
@@ -80,16 +82,22 @@ async def serving(
     services: Sequence[ServiceDescriptor],
     register: Callable[[grpc.aio.Server], object],
     max_request_bytes: int = MAX_MESSAGE_BYTES,
+    meter: Meter | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> AsyncIterator[health.aio.HealthServicer]:
     """Serve on `address` with health and reflection; on leaving, NOT_SERVING, then a short grace.
+
+    Args:
+        meter: how long calls take goes there.
 
     Raises:
         RuntimeError: the address is taken.
     """
     options = {**dict(SERVER_OPTIONS), "grpc.max_receive_message_length": max_request_bytes}
+    # The errors' own is inside: what is measured is what the caller is told.
+    measuring = [MeasuringInterceptor(meter)] if meter else []
     server = grpc.aio.server(
-        options=[*options.items()], interceptors=[ErrorInterceptor(), *interceptors]
+        options=[*options.items()], interceptors=[*measuring, ErrorInterceptor(), *interceptors]
     )
     register(server)
     checks = health.aio.HealthServicer()

@@ -26,10 +26,12 @@ from threading import Event, Thread
 from typing import Self, TypeVar
 
 import structlog
-from opentelemetry.metrics import Meter, Observation
+from opentelemetry.metrics import Meter
 
 from atelier.config import ObjectStoreSettings
 from atelier.errors import NotFoundError, UnavailableError
+from atelier.instruments import PRIMARY_AWAY, SECONDARY_WRITES, STORE_DURATION
+from atelier.metrics import histogram, observe
 from atelier.object_keys import in_secondary, names_secondary
 from atelier.object_store import PART_BYTES, ObjectStore, Stored
 from atelier.s3_client import Patience
@@ -85,17 +87,14 @@ class Stores:
         return self._breaker.is_open
 
     def measure(self, meter: Meter) -> None:
-        """Tell whether the primary is left alone, and how much went to the secondary."""
-        meter.create_observable_gauge(
-            "atelier.object_store.primary_away",
-            [lambda _: [Observation(int(self.is_open))]],
-            description="1 while the primary store is left alone, else 0",
-        )
-        meter.create_observable_counter(
-            "atelier.object_store.secondary_writes",
-            [lambda _: [Observation(self.failovers)]],
-            description="Objects that went to the secondary store",
-        )
+        """Tell how long calls take, whether the primary is left alone, and how much went to the
+        secondary."""
+        observe(meter, PRIMARY_AWAY, lambda: [(int(self.is_open), {})])
+        observe(meter, SECONDARY_WRITES, lambda: [(self.failovers, {})])
+        took = histogram(meter, STORE_DURATION)
+        self.primary.measure(took, "primary")
+        if self.secondary:
+            self.secondary.measure(took, "secondary")
 
     def close(self) -> None:
         """Probe no more."""

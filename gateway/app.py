@@ -45,13 +45,10 @@ async def run(settings: GatewaySettings) -> None:
     store = Stores.from_settings(settings)
     inputs, results = Inputs(store), Results(store, settings.url_lifetime_seconds)
     async with AsyncExitStack() as stack:
-        store.measure(
-            stack.enter_context(
-                exported(
-                    "gateway", settings.gateway_metrics_listen, "ATELIER_GATEWAY_METRICS_LISTEN"
-                )
-            )
+        meter = stack.enter_context(
+            exported("gateway", settings.gateway_metrics_listen, "ATELIER_GATEWAY_METRICS_LISTEN")
         )
+        store.measure(meter)
         scheduler = SchedulerClient(settings.scheduler_address, settings.call_timeout_seconds)
         stack.push_async_callback(scheduler.close)
         stack.callback(inputs.close)
@@ -83,7 +80,8 @@ async def run(settings: GatewaySettings) -> None:
                 services,
                 register,
                 MAX_REQUEST_BYTES,
-                interceptors=[IdentityInterceptor(everybody_is(settings.tenant))],
+                meter,
+                [IdentityInterceptor(everybody_is(settings.tenant))],
             )
         )
         await stopped()

@@ -51,6 +51,7 @@ from scheduler.leadership import Leadership
 from scheduler.lines import Lines
 from scheduler.live import Live
 from scheduler.lives import Lives
+from scheduler.measures import Measures, Names
 from scheduler.model import models_of
 from scheduler.orders import Orders
 from scheduler.outcomes import Outcomes
@@ -60,6 +61,7 @@ from scheduler.recent import Recent
 from scheduler.reports import Reports
 from scheduler.sched import Sched
 from scheduler.scheduler_servicer import SchedulerServicer
+from scheduler.standings import Standings
 from scheduler.story import Stories
 from scheduler.sysmon import Sysmon
 from scheduler.tenant_retention import TenantRetention
@@ -140,6 +142,10 @@ async def _run(settings: SchedulerSettings) -> None:
         orders = Orders(OrderStore(store.database), live, background)
         await orders.take_up()
         await _take_up(store, live, catalog)
+        names = Names()
+        live.watchers.heard = Measures(meter, live, names, clock=clock)
+        store.database.measure(meter)
+        standings = Standings(meter, live, fleet, names, clock=clock)
         stack.enter_context(settled())
         failed = await stack.enter_async_context(
             tasks(
@@ -150,6 +156,7 @@ async def _run(settings: SchedulerSettings) -> None:
                 history=history.run(),
                 collector=collect(quiet=lambda: not live.queued),
                 pauses=Pauses(meter).run(),
+                standings=standings.run(),
             )
         )
         generations = SchedulerServicer(
@@ -183,7 +190,9 @@ async def _run(settings: SchedulerSettings) -> None:
             webhook_store_pb2.DESCRIPTOR.services_by_name["WebhookStoreService"],
             agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
         ]
-        await stack.enter_async_context(serving(settings.scheduler_listen, services, register))
+        await stack.enter_async_context(
+            serving(settings.scheduler_listen, services, register, meter=meter)
+        )
         stack.callback(lines.end_all)
         stack.callback(watch.end_all)
         stack.callback(live.watchers.end_all)

@@ -63,6 +63,7 @@ class Dispatch:
                 for decision in self._decide():
                     self._recent.note(decision)
                     self._live.journal.decided(decision)
+                    self._live.watchers.heard.decided(decision)
                     log.info("decided", decision=decision_line(decision), why=reason_of(decision))
                     if isinstance(decision, Bind):
                         self._live.claiming.add(decision.ticket.id)

@@ -31,6 +31,8 @@ from opentelemetry.metrics import Meter
 from atelier.database import Database
 from atelier.errors import UnavailableError
 from atelier.failpoints import failpoint
+from atelier.instruments import LEADER
+from atelier.metrics import gauge
 
 log = structlog.get_logger()
 
@@ -64,7 +66,7 @@ class Leadership:
         self._holder = holder
         self._clock = clock
         self._sleep = sleep
-        self._leads = meter.create_gauge("atelier.scheduler.leader", description="1: it leads")
+        self._leads = gauge(meter, LEADER)
         self._leads.set(0)
 
     async def won(self) -> int:

@@ -247,6 +247,7 @@ class Outcomes:
             return await self.cancelled(generation_id, token)
         log.info("requeued", generation_id=generation_id, reason=reason, attempt=row.attempt)
         self._live.journal.left(generation_id, reason)
+        self._live.watchers.heard.requeued(reason)
         if self._live.holds(generation_id, token):
             self._live.requeued(row, delay_seconds, steps_done)
         else:

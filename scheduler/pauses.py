@@ -30,15 +30,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.metrics import Meter
+
+from atelier.instruments import GC_COLLECTED, GC_FROZEN, GC_PAUSE, LOOP_LAG
+from atelier.metrics import counter, histogram, observe
 
 THRESHOLDS = 20_000, 20, 100  # Python's own starts: for bursts between two of ours
 COLLECT_SECONDS, FULL_EVERY = 0.1, 10  # young ones, and each tenth a full one
 QUIET_THAW_SECONDS, THAW_SECONDS = 600.0, 3_600.0
 LOOK_SECONDS = 0.1  # how often the lag of the loop is looked at
 MOST_WAITING = 10_000  # pauses that the loop did not record yet
-PAUSE_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0)
-LAG_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 @contextmanager
@@ -87,20 +88,10 @@ class Pauses:
         self._clock = clock
         self._waiting: deque[tuple[int, float, int]] = deque(maxlen=MOST_WAITING)
         self._began = 0.0
-        self._pauses = meter.create_histogram(
-            "atelier.gc.pause", "s", "Pauses by Python's garbage collector, by generation",
-            explicit_bucket_boundaries_advisory=PAUSE_BUCKETS,
-        )  # fmt: skip
-        self._garbage = meter.create_counter(
-            "atelier.gc.collected", "{object}", "Objects in cycles that nobody referred to"
-        )
-        self._lag = meter.create_histogram(
-            "atelier.loop.lag", "s", f"How late the event loop was, every {LOOK_SECONDS:g} s",
-            explicit_bucket_boundaries_advisory=LAG_BUCKETS,
-        )  # fmt: skip
-        meter.create_observable_gauge(
-            "atelier.gc.frozen", [_frozen], "{object}", "Objects that the collector passes over"
-        )
+        self._pauses = histogram(meter, GC_PAUSE)
+        self._garbage = counter(meter, GC_COLLECTED)
+        self._lag = histogram(meter, LOOP_LAG)
+        observe(meter, GC_FROZEN, lambda: [(gc.get_freeze_count(), {})])
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -126,7 +117,3 @@ class Pauses:
             generation, seconds, collected = self._waiting.popleft()
             self._pauses.record(seconds, {"generation": generation})
             self._garbage.add(collected)
-
-
-def _frozen(_options: CallbackOptions) -> list[Observation]:
-    return [Observation(gc.get_freeze_count())]

@@ -150,6 +150,7 @@ class Reports:
         if device.id in self._fleet.doubts:
             return  # its next report tells
         self._care.changed(device, change)
+        self._counted(device, change)
         self._live.journal.changed(
             device.id, model, resident=change.resident, reason=change.failure.message
         )
@@ -166,6 +167,14 @@ class Reports:
             for ticket in sched.load_failed(device.id, model, now):
                 self._background.spawn(self._outcomes.unloadable(ticket.id, failure))
         self._live.wake.set()
+
+    def _counted(self, device: Device, change: pb.ModelChanged) -> None:
+        heard = self._live.watchers.heard
+        if device.loading == change.model:
+            heard.loaded(device.id, change.model, change.seconds,
+                         from_host=change.from_host_memory, failed=not change.resident)  # fmt: skip
+        elif not change.resident:
+            heard.unloaded(device.id, change.model)
 
     def _progress(self, report: pb.AttemptProgress) -> None:
         attempt = report.attempt

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from atelier.generation import Generation, State
 from atelier.v1 import generation_pb2 as pb
+from scheduler.heard import Heard
 from scheduler.journal import Journal
 
 
@@ -50,6 +51,7 @@ class Watchers:
 
     def __init__(self, journal: Journal | None = None) -> None:
         """`journal`: what is kept of all that passes here."""
+        self.heard = Heard()  # who counts
         self._journal = journal
         self._views: dict[str, View] = {}
         self._changed: dict[str, set[asyncio.Event]] = defaultdict(set)
@@ -75,6 +77,7 @@ class Watchers:
         self._views[generation.id] = View(generation, progress)
         if self._journal:
             self._journal.stood(generation)
+        self.heard.stood(generation)
         self._tell(generation.id)
         if generation.state.final and not self._changed.get(generation.id):
             del self._views[generation.id]
@@ -93,6 +96,7 @@ class Watchers:
             self._views[generation_id] = replace(view, progress=progress)
             if self._journal:
                 self._journal.progressed(view.generation, progress.phase)
+            self.heard.progressed(view.generation, progress.step, progress.step_seconds)
             self._tell(generation_id)
 
     def subscribe(self, generation_id: str) -> asyncio.Event:

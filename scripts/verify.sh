@@ -29,5 +29,8 @@ done
 echo "states"
 "$bin/python" scripts/draw_states.py --check
 
+echo "metrics"
+"$bin/python" scripts/write_metrics.py --check
+
 echo "model repository"
 "$bin/python" -m exporters verify

@@ -44,11 +44,14 @@ async def _run(settings: WebhooksSettings) -> None:
             )
         )
         database = await stack.enter_async_context(Database(dsn))
+        database.measure(meter)
         poster = Poster(Egress(settings.webhook_rules), tls)
         stack.push_async_callback(poster.close)
         worker = Worker(Outbox(database), poster, meter)
         failed = await stack.enter_async_context(tasks(worker=worker.run(), tend=worker.tend()))
-        await stack.enter_async_context(serving(settings.webhooks_listen, [], _no_services))
+        await stack.enter_async_context(
+            serving(settings.webhooks_listen, [], _no_services, meter=meter)
+        )
         await asyncio.shield(failed)
 
 

@@ -20,6 +20,13 @@ import structlog
 from opentelemetry.metrics import Meter
 
 from atelier.errors import AtelierError
+from atelier.instruments import (
+    WEBHOOK_AGE,
+    WEBHOOK_ATTEMPTS,
+    WEBHOOK_LATENCY,
+    WEBHOOK_WAITING,
+)
+from atelier.metrics import counter, gauge, histogram
 from webhooks.message import body_of, headers_of
 from webhooks.outbox import Due, Lane, Outbox
 from webhooks.post import TOTAL_SECONDS, Poster
@@ -56,16 +63,12 @@ class Worker:
         self._rng = rng or random.SystemRandom()
         self._wake = asyncio.Event()
         self._lanes: set[asyncio.Task[None]] = set()
-        self._attempts = meter.create_counter(
-            "atelier.webhooks.attempts", description="By outcome: delivered, failed, given_up"
+        self._attempts = counter(
+            meter, WEBHOOK_ATTEMPTS, *({"outcome": o} for o in ("delivered", "failed", "given_up"))
         )
-        self._took = meter.create_histogram(
-            "atelier.webhooks.latency", "s", "From the end of a generation to its delivery"
-        )
-        self._waiting = meter.create_gauge("atelier.webhooks.waiting", "{delivery}", "Not ended")
-        self._age = meter.create_gauge(
-            "atelier.webhooks.outbox_age", "s", "How long the oldest one has been due"
-        )
+        self._took = histogram(meter, WEBHOOK_LATENCY)
+        self._waiting = gauge(meter, WEBHOOK_WAITING)
+        self._age = gauge(meter, WEBHOOK_AGE)
 
     async def run(self) -> None:
         """Until cancelled; then lanes are given back as they are."""

@@ -1,0 +1,98 @@
+"""How long calls take, and how they end: one histogram, of which rate and errors follow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from opentelemetry.metrics import Meter
+
+from atelier.instruments import RPC_DURATION
+from atelier.metrics import histogram
+
+# Tells a balancer every second that all is well, and operators' tools what there is.
+_UNTOLD = ("/grpc.health.", "/grpc.reflection.")
+
+Handle = Callable[..., Any]
+
+
+class MeasuringInterceptor(grpc.aio.ServerInterceptor):
+    """Goes before the errors' interceptor: it tells what the caller was told.
+
+    The label is a method that is served; calls of others are not told, so that no caller makes
+    series.
+    """
+
+    def __init__(self, meter: Meter, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._took = histogram(meter, RPC_DURATION)
+        self._clock = clock
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = await continuation(details)
+        if handler is None or details.method.startswith(_UNTOLD):
+            return handler
+        method = details.method.removeprefix("/")
+        coders = (handler.request_deserializer, handler.response_serializer)
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(
+                self._unary(handler.unary_unary, method), *coders
+            )
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(handler.unary_stream, method), *coders
+            )
+        if handler.stream_stream:
+            return grpc.stream_stream_rpc_method_handler(
+                self._stream(handler.stream_stream, method), *coders
+            )
+        return handler
+
+    def _unary(self, handle: Handle, method: str) -> Handle:
+        async def measured(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            began, code = self._clock(), "CANCELLED"
+            try:
+                answer = await handle(request, context)
+                code = _code(context)
+                return answer
+            except grpc.aio.AbortError:
+                code = _code(context)
+                raise
+            finally:
+                self._tell(began, method, code)
+
+        return measured
+
+    def _stream(self, handle: Handle, method: str) -> Handle:
+        async def measured(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+            began, code = self._clock(), "CANCELLED"
+            try:
+                async with aclosing(handle(request, context)) as answers:
+                    async for answer in answers:
+                        yield answer
+                code = _code(context)
+            except grpc.aio.AbortError:
+                code = _code(context)
+                raise
+            finally:
+                self._tell(began, method, code)
+
+        return measured
+
+    def _tell(self, began: float, method: str, code: str) -> None:
+        labels = {"rpc.method": method, "rpc.response.status_code": code}
+        self._took.record(self._clock() - began, labels)
+
+
+def _code(context: grpc.aio.ServicerContext) -> str:
+    """The status that the call ended with, by its name; a handler that set none ended well."""
+    code = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return str(code.name)
+    return next((known.name for known in grpc.StatusCode if known.value[0] == code), "OK")
