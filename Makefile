@@ -10,9 +10,9 @@ override STATE_DIR := $(value STATE_DIR)
 export PROMPT STATE_DIR PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics lint format types \
+.PHONY: help run test test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics check-alerts lint format types \
 	train-tiny-image export-tiny-image export-tiny-video obey train-tiny-video obey-video \
-	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-pauses bench-store bench-engines bench-int8 test-wheel simulate-faults mutants lock clean
+	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-gateway bench-pauses bench-store bench-engines bench-int8 test-wheel simulate-faults mutants lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 20
@@ -53,6 +53,10 @@ states: .venv/.dev ## draw docs/states.md from the state table
 
 metrics: .venv/.dev ## write docs/metrics.md from the table of instruments
 	@.venv/bin/python scripts/write_metrics.py
+
+check-alerts: .venv/.dev ## alerts and their routing, by promtool and amtool (unpacked into build/prometheus where missing)
+	@scripts/install_prometheus.sh
+	@.venv/bin/pytest tests/unit/test_alerts.py
 
 lint: .venv/.dev ## ruff and the import rules
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports
@@ -98,6 +102,9 @@ bench-mixed: .venv/.embedded .venv/.dev ## 200 generations of every kind at once
 
 bench-overload: .venv/.embedded .venv/.dev ## ten times what two sleeping devices can do (2 minutes)
 	@.venv/bin/python -m benchmarks.bench_overload
+
+bench-gateway: .venv/.embedded .venv/.dev ## submits, gets and 5,000 watchers, beside a bare echo (3 minutes)
+	@.venv/bin/python -m benchmarks.bench_gateway
 
 bench-pauses: .venv/.dev ## Python's collector with 10,000 queued generations (4 minutes)
 	@.venv/bin/python -m benchmarks.bench_pauses
