@@ -33,6 +33,7 @@ from agent.work import (
 from atelier.catalog import ModelCard
 from atelier.errors import AtelierError, ExecutionError
 from atelier.generation import Provenance, Result
+from tests.simulated.loop import PROCESS
 from tests.simulated.world import World
 
 POISON, BAD = "poison", "bad"  # prompts: it ends its Triton; it can never be made
@@ -52,8 +53,14 @@ class SimTriton:
         self.short = False  # of memory, whatever is counted
         self.away = False  # its agent does not name it when it starts
         self.flaky = 0.0  # how likely a load, or an attempt, fails by itself
-        self.runs: list[SimRun] = []  # under way in it
+        self._runs: list[SimRun] = []
         self.tell: Callable[[DeviceTold], None] = lambda _: None  # to its agent
+
+    @property
+    def runs(self) -> list[SimRun]:
+        """Under way in it: none of an agent that died."""
+        self._runs = [run for run in self._runs if run.process.alive]
+        return self._runs
 
     @property
     def down(self) -> bool:
@@ -89,6 +96,9 @@ class SimRun:
     ) -> None:
         self.work, self.card = work, card
         self.broken = ""
+        process = PROCESS.get()
+        assert process
+        self.process = process
         self._triton, self._tell = triton, tell
         self._cancelled = self._preempted = False
         self._made = 0

@@ -173,8 +173,6 @@ def agent_keeper(world: World, node: str, tritons: list[SimTriton]) -> Keeper:
 
     async def life() -> None:
         devices = {t.id: SimDevice(t, CARDS) for t in tritons if not t.away}
-        for triton in tritons:
-            triton.runs.clear()  # they died with the agent before
         outbox = Outbox()
         host = SimHost(world, host_bytes, CARDS)
         commands = _Heard(devices, outbox, host)  # type: ignore[arg-type]
