@@ -37,6 +37,7 @@ POINTS: Mapping[str, str] = {
     "before_upload": "a file is made, and nothing of it stored",
     "put_done": "an object is stored, and its caller was not told (raise)",
     "upload_done_before_complete": "all files are stored, and the scheduler was not told",
+    "webhook_sent_before_mark": "a receiver has answered, and the outbox does not know",
     "create_before_answer": "the scheduler acknowledged, and the gateway did not",
 }
 _ACTION = re.compile(

@@ -20,6 +20,7 @@ import structlog
 from opentelemetry.metrics import Meter
 
 from atelier.errors import AtelierError
+from atelier.failpoints import failpoint
 from atelier.instruments import (
     WEBHOOK_AGE,
     WEBHOOK_ATTEMPTS,
@@ -144,6 +145,7 @@ class Worker:
         while due and not visit.closed_seconds and self._clock() < visit.ends:
             one = due.popleft()
             answer = await self._attempt(one)
+            failpoint("webhook_sent_before_mark")
             if one.enabled:
                 visit.heard(answer)
             again = again_seconds(answer, one.attempts + 1, self._rng.random())

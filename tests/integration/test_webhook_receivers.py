@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import ssl
 import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,13 @@ from atelier.addresses import Rules
 from atelier.egress import Egress, lookup
 from atelier.errors import FailedPreconditionError
 from tests.support.outbox import LOOPBACK, SECRET, Bench
+from tests.support.ports import free_port
 from tests.support.receiver import Receiver, answering, dripping, endless, reset
 from webhooks import post as post_module
+from webhooks.message import body_of, headers_of
 from webhooks.post import Poster
+
+PAGE = Path(__file__).parents[2] / "docs" / "webhooks.md"
 
 
 @pytest.mark.parametrize(
@@ -189,6 +197,33 @@ async def test_cookies_are_not_kept_and_proxies_not_asked(monkeypatch: pytest.Mo
             assert (await poster.post(receiver.url, b"{}", {})).delivered
         await poster.close()
     assert all("cookie" not in got.headers for got in receiver.received)
+
+
+async def test_the_receiver_of_the_page_receives() -> None:
+    [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    port = free_port()
+    code = code.replace("whsec_...", SECRET).replace("8000", str(port))
+    receiver = await asyncio.create_subprocess_exec(
+        sys.executable, "-u", "-c", code, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    poster = Poster(Egress(LOOPBACK))
+    try:
+        body = body_of("webhook.test", datetime.now(UTC), {"id": "x"})
+        headers = headers_of("some-id", datetime.now(UTC), body, [SECRET])
+        for _ in range(100):
+            answer = await poster.post(f"http://127.0.0.1:{port}/", body, headers)
+            if answer.status:
+                break
+            await asyncio.sleep(0.1)
+        forged = await poster.post(f"http://127.0.0.1:{port}/", body + b" ", headers)
+        assert receiver.stdout
+        told = await receiver.stdout.readline()
+    finally:
+        receiver.kill()
+        await receiver.wait()
+        await poster.close()
+    assert (answer.status, forged.status) == (204, 400)
+    assert told == b"some-id webhook.test x\n"
 
 
 def self_signed(folder: Path, host: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 from atelier.metrics import exported
@@ -87,16 +88,13 @@ async def test_what_a_dead_worker_left_unmarked_is_delivered_again(
         webhook_allowed_networks='["127.0.0.0/8"]',
         webhook_allowed_ports="[]",
         webhook_allow_http="true",
+        failpoints="webhook_sent_before_mark=exit",
     )
-
-    async def kill(writer: asyncio.StreamWriter) -> None:
-        process.kill()  # it posted, and cannot note it any more
-
     with process:
-        async with Receiver(kill) as receiver:
+        async with Receiver() as receiver:
             await bench.hook(receiver.url)
             await bench.succeed()
-            await receiver.until(1)
+            assert await asyncio.to_thread(process.wait, 20) == -signal.SIGKILL
             bench.change("UPDATE webhook_lanes SET leased_until = now()")  # 35 s later
             async with bench.worker():
                 first, second = await receiver.until(2)

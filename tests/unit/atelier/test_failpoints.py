@@ -83,7 +83,7 @@ def test_what_is_written_wrong_is_named(spec: str, named: str) -> None:
 def test_every_point_is_somewhere_and_every_somewhere_a_point() -> None:
     text = "".join(
         path.read_text()
-        for room in ("atelier", "gateway", "scheduler", "agent")
+        for room in ("atelier", "gateway", "scheduler", "agent", "webhooks")
         for path in (ROOT / room).glob("*.py")
     )
     assert set(re.findall(r'failpoint\("(\w+)"', text)) == set(POINTS)
