@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -12,6 +12,7 @@ from opentelemetry.metrics import Meter
 
 from atelier.instruments import RPC_DURATION
 from atelier.metrics import histogram
+from atelier.rpc import OncePerMethod
 
 # Tells a balancer every second that all is well, and operators' tools what there is.
 _UNTOLD = ("/grpc.health.", "/grpc.reflection.")
@@ -19,7 +20,7 @@ _UNTOLD = ("/grpc.health.", "/grpc.reflection.")
 Handle = Callable[..., Any]
 
 
-class MeasuringInterceptor(grpc.aio.ServerInterceptor):
+class MeasuringInterceptor(OncePerMethod):
     """Goes before the errors' interceptor: it tells what the caller was told.
 
     The label is a method that is served; calls of others are not told, so that no caller makes
@@ -27,18 +28,14 @@ class MeasuringInterceptor(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, meter: Meter, clock: Callable[[], float] = time.perf_counter) -> None:
+        super().__init__()
         self._took = histogram(meter, RPC_DURATION)
         self._clock = clock
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
-        details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
-        handler = await continuation(details)
-        if handler is None or details.method.startswith(_UNTOLD):
+    def wrapped(self, handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandler:
+        if method.startswith(_UNTOLD):
             return handler
-        method = details.method.removeprefix("/")
+        method = method.removeprefix("/")
         coders = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
