@@ -120,6 +120,15 @@ class DeposedError(UnavailableError):
     reason = "DEPOSED"
 
     def __init__(self) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        retry_after_seconds: float | None = 1.0,
+    ) -> None:
+        super().__init__(message, reason=reason, retry_after_seconds=retry_after_seconds)
+
         super().__init__("another scheduler leads now; try again", retry_after_seconds=1.0)
 
 

@@ -16,11 +16,12 @@ from atelier.catalog import Catalog, ModelCard
 from atelier.config import ObjectStoreSettings
 from atelier.service import serving
 from atelier.stores import Stores
-from atelier.v1 import generation_pb2_grpc, model_pb2_grpc, preset_pb2_grpc
+from atelier.v1 import fleet_pb2_grpc, generation_pb2_grpc, model_pb2_grpc, preset_pb2_grpc
 from gateway.app import MAX_REQUEST_BYTES
+from gateway.fleet_servicer import FleetServicer
 from gateway.generation_servicer import GenerationServicer
-from gateway.identity import SCOPES, Caller, IdentityInterceptor
-from gateway.inputs import Inputs
+from gateway.identity import Caller, IdentityInterceptor
+from gateway.inputs import HELD_BYTES, Inputs
 from gateway.model_servicer import ModelServicer
 from gateway.preset_servicer import PresetServicer
 from gateway.results import Results
@@ -36,8 +37,10 @@ class Door:
     generations: generation_pb2_grpc.GenerationServiceStub
     presets: preset_pb2_grpc.PresetServiceStub
     models: model_pb2_grpc.ModelServiceStub
+    fleet: fleet_pb2_grpc.FleetServiceStub
     channel: grpc.aio.Channel
     address: str
+    scheduler_address: str
 
 
 @asynccontextmanager
@@ -45,10 +48,11 @@ async def door(
     scheduler_address: str,
     *,
     tenant: str = "local",
-    scopes: Collection[str] = SCOPES,
+    scopes: Collection[str] = ("generate", "read", "admin"),
     call_timeout_seconds: float = 10.0,
     cards: Mapping[str, ModelCard] | None = None,
     s3_address: str = "127.0.0.1:9",
+    held_bytes: int = HELD_BYTES,
 ) -> AsyncIterator[Door]:
     settings = ObjectStoreSettings(
         s3_endpoint=s3_address,
@@ -58,7 +62,7 @@ async def door(
     client = SchedulerClient(scheduler_address, call_timeout_seconds)
     catalog = Catalog(cards or {"toy": toy_card()})
     store = Stores.from_settings(settings)
-    inputs, results = Inputs(store), Results(store, 60)
+    inputs, results = Inputs(store, held_bytes=held_bytes), Results(store, 60)
     generations = GenerationServicer(client, catalog, inputs, results)
     address, who = free_address(), Caller(tenant, frozenset(scopes))
 
@@ -69,6 +73,7 @@ async def door(
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(generations, server)
         preset_pb2_grpc.add_PresetServiceServicer_to_server(PresetServicer(client, catalog), server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalog), server)
+        fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetServicer(client), server)
 
     async with (
         serving(
@@ -84,8 +89,10 @@ async def door(
             generation_pb2_grpc.GenerationServiceStub(channel),
             preset_pb2_grpc.PresetServiceStub(channel),
             model_pb2_grpc.ModelServiceStub(channel),
+            fleet_pb2_grpc.FleetServiceStub(channel),
             channel,
             address,
+            scheduler_address,
         )
     inputs.close()
     await client.close()
