@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from atelier.cli import fleet
 from atelier.cli import top as top_
 from atelier.cli.options import AddressOption, StateDirOption, ask, do, wide
 from atelier.cli.sweep import sweep as sweep_
+from atelier.cli.timeline import timeline as timeline_
 from atelier.cli.top_fleet import SORTS
 from atelier.cli.up import DEFAULT_STATE_DIR
 from atelier.cli.watch import watch as watch_
@@ -153,6 +155,21 @@ def trace(
     ask(address, state_dir, lambda where: trace_(where, generation, Console()))
 
 
+def timeline(
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="A page .html, a picture .png, Perfetto .json."),
+    ] = Path("timeline.html"),
+    last: Annotated[
+        float | None, typer.Option(min=0.1, help="Only the last so many seconds.")
+    ] = None,
+    address: AddressOption = None,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Draw what each device did over time: what ran, loads, idle time, preemptions, faults."""
+    ask(address, state_dir, lambda where: timeline_(where, out, last, Console()))
+
+
 def decisions(
     last: Annotated[
         int, typer.Option("--last", "-n", min=1, max=MOST_DECISIONS, help="How many.")
@@ -191,6 +208,7 @@ def add_to(app: typer.Typer) -> None:
         watch,
         top,
         trace,
+        timeline,
         decisions,
         sweep,
     ):
