@@ -113,13 +113,6 @@ class UnavailableError(AtelierError):
     code = "UNAVAILABLE"
     reason = "UNAVAILABLE"
 
-
-class DeposedError(UnavailableError):
-    """Another scheduler leads: nothing that this one writes is taken any more."""
-
-    reason = "DEPOSED"
-
-    def __init__(self) -> None:
     def __init__(
         self,
         message: str,
@@ -129,6 +122,13 @@ class DeposedError(UnavailableError):
     ) -> None:
         super().__init__(message, reason=reason, retry_after_seconds=retry_after_seconds)
 
+
+class DeposedError(UnavailableError):
+    """Another scheduler leads: nothing that this one writes is taken any more."""
+
+    reason = "DEPOSED"
+
+    def __init__(self) -> None:
         super().__init__("another scheduler leads now; try again", retry_after_seconds=1.0)
 
 
