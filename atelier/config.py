@@ -1,7 +1,7 @@
 """Configuration: the only reader of the environment. Read once, checked whole, frozen.
 
 Every setting is an environment variable ATELIER_NAME (nested by a JSON value where it is a list).
-Nothing here listens beyond loopback: that needs identity, which the gateway refuses to do without.
+Only the gateway listens beyond loopback, and that with TLS and callers that it knows.
 """
 
 from __future__ import annotations
@@ -25,11 +25,17 @@ import atelier
 from atelier.addresses import DEFAULT_PORTS, Rules
 
 
-def _loopback(address: str) -> str:
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach HOST:PORT."""
     host = address.rpartition(":")[0].strip("[]")
-    if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+
+
+def _loopback(address: str) -> str:
+    if not is_loopback(address):
         raise ValueError(
-            f"{address} is not loopback, and there is no identity check yet: use 127.0.0.1:PORT"
+            f"{address} is not loopback, and whoever reaches this part may do everything: use"
+            " 127.0.0.1:PORT; only the gateway listens to others, with ATELIER_REQUIRE_KEYS and TLS"
         )
     return address
 
@@ -170,12 +176,39 @@ class WebhooksSettings(WebhookRulesSettings):
 class GatewaySettings(ObjectStoreSettings, WebhookRulesSettings):
     """The door."""
 
-    gateway_listen: LoopbackAddress
+    gateway_listen: str  # host:port; beyond loopback only with require_keys and TLS
     scheduler_address: Addresses
     model_repository: Path = Field(default_factory=model_repository)
-    tenant: str = "local"  # everyone's on loopback
+    # Whether every call has to show an API key. Else one that shows none may do everything, as
+    # `tenant`; one that shows a key is its tenant's here too.
+    require_keys: bool = False
+    tenant: str = "local"
+    # PEM files, read anew when they change. With an authority every caller has to show a
+    # certificate of it; of those that show no key the URI in it says whose they are, by
+    # certificate_tenants, such as {"spiffe://example.org/service/shop": "acme"}.
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_authority: Path | None = None
+    certificate_tenants: dict[str, str] = {}
     call_timeout_seconds: float = 60.0  # for callers that set no deadline
     gateway_metrics_listen: LoopbackAddress | None = None  # as the scheduler's metrics_listen
+
+    @model_validator(mode="after")
+    def _strangers_are_known(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("ATELIER_TLS_CERTIFICATE and ATELIER_TLS_KEY: give both, or none")
+        if self.tls_client_authority and not self.tls_certificate:
+            raise ValueError("ATELIER_TLS_CLIENT_AUTHORITY needs ATELIER_TLS_CERTIFICATE and _KEY")
+        if self.certificate_tenants and not self.tls_client_authority:
+            raise ValueError("ATELIER_CERTIFICATE_TENANTS needs ATELIER_TLS_CLIENT_AUTHORITY")
+        if not is_loopback(self.gateway_listen) and not (
+            self.tls_certificate and self.require_keys
+        ):
+            raise ValueError(
+                f"{self.gateway_listen} is not loopback: that takes ATELIER_REQUIRE_KEYS=true, and"
+                " ATELIER_TLS_CERTIFICATE and ATELIER_TLS_KEY; or listen on 127.0.0.1:PORT"
+            )
+        return self
 
 
 class SchedulerSettings(_Settings):

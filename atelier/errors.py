@@ -60,6 +60,13 @@ class InvalidArgumentError(AtelierError):
         super().__init__(summary, reason=reason, violations=tuple(told))
 
 
+class UnauthenticatedError(AtelierError):
+    """Nobody knows who calls; the message says what to show."""
+
+    code = "UNAUTHENTICATED"
+    reason = "API_KEY_MISSING"
+
+
 class NotFoundError(AtelierError):
     """There is no such thing, or it is somebody else's (the caller cannot tell which)."""
 

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 import grpc
 
+from atelier.api_keys import SCOPES
 from atelier.catalog import Catalog
 from atelier.config import GatewaySettings
 from atelier.egress import Egress
@@ -13,7 +14,10 @@ from atelier.metrics import exported
 from atelier.pictures import MAX_PICTURE_BYTES
 from atelier.service import serving, stopped
 from atelier.stores import Stores
+from atelier.tls import CertificateFiles
 from atelier.v1 import (
+    access_pb2,
+    access_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
     generation_pb2,
@@ -25,10 +29,12 @@ from atelier.v1 import (
     webhook_pb2,
     webhook_pb2_grpc,
 )
+from gateway.access_servicer import AccessServicer, finding
 from gateway.fleet_servicer import FleetServicer
 from gateway.generation_servicer import GenerationServicer
-from gateway.identity import IdentityInterceptor, everybody_is
+from gateway.identity import Caller, IdentityInterceptor
 from gateway.inputs import Inputs
+from gateway.keys import Keys
 from gateway.model_servicer import ModelServicer
 from gateway.preset_servicer import PresetServicer
 from gateway.results import Results
@@ -55,6 +61,12 @@ async def run(settings: GatewaySettings) -> None:
         stack.callback(store.close)
         egress = Egress(settings.webhook_rules)
         generations = GenerationServicer(scheduler, catalog, inputs, results, egress)
+        anyone = Caller(settings.tenant, frozenset(SCOPES))
+        keys = Keys(
+            finding(scheduler),
+            without=None if settings.require_keys else anyone,
+            tenants=settings.certificate_tenants,
+        )
 
         def register(server: grpc.aio.Server) -> None:
             generation_pb2_grpc.add_GenerationServiceServicer_to_server(generations, server)
@@ -66,6 +78,7 @@ async def run(settings: GatewaySettings) -> None:
                 WebhookServicer(scheduler, egress), server
             )
             fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetServicer(scheduler), server)
+            access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(scheduler), server)
 
         services = [
             generation_pb2.DESCRIPTOR.services_by_name["GenerationService"],
@@ -73,6 +86,7 @@ async def run(settings: GatewaySettings) -> None:
             preset_pb2.DESCRIPTOR.services_by_name["PresetService"],
             webhook_pb2.DESCRIPTOR.services_by_name["WebhookService"],
             fleet_pb2.DESCRIPTOR.services_by_name["FleetService"],
+            access_pb2.DESCRIPTOR.services_by_name["AccessService"],
         ]
         await stack.enter_async_context(
             serving(
@@ -81,7 +95,17 @@ async def run(settings: GatewaySettings) -> None:
                 register,
                 MAX_REQUEST_BYTES,
                 meter,
-                [IdentityInterceptor(everybody_is(settings.tenant))],
+                interceptors=[IdentityInterceptor(keys.identify)],
+                credentials=_credentials(settings),
             )
         )
         await stopped()
+
+
+def _credentials(settings: GatewaySettings) -> grpc.ServerCredentials | None:
+    """TLS, where it has a certificate."""
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return CertificateFiles(
+        settings.tls_certificate, settings.tls_key, settings.tls_client_authority
+    ).credentials()

@@ -20,8 +20,6 @@ from atelier.rpc import OncePerMethod
 
 Context: TypeAlias = grpc.aio.ServicerContext
 
-SCOPES = ("generate", "read", "admin")
-
 
 @dataclass(frozen=True)
 class Caller:
@@ -96,13 +94,3 @@ class IdentityInterceptor(OncePerMethod):
     async def _settle(self, method: str, context: Context) -> None:
         if who := await self._identify(method, context):
             _caller.set(who)
-
-
-def everybody_is(tenant: str) -> Identify:
-    """On loopback without keys: whoever can reach it may do everything, as one tenant."""
-    who = Caller(tenant, frozenset(SCOPES))
-
-    async def identify(method: str, context: Context) -> Caller:
-        return who
-
-    return identify

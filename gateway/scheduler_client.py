@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from atelier.errors import UnavailableError
 from atelier.rpc import channel
 from atelier.v1 import (
+    access_store_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
     generation_pb2,
@@ -42,6 +43,7 @@ class SchedulerClient:
         self._stub = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
         self.fleet = fleet_pb2_grpc.FleetServiceStub(self._channel)
         self.presets = preset_store_pb2_grpc.PresetStoreServiceStub(self._channel)
+        self.access = access_store_pb2_grpc.AccessStoreServiceStub(self._channel)
         self.webhooks = webhook_store_pb2_grpc.WebhookStoreServiceStub(self._channel)
         self._limit = call_timeout_seconds
         self._submits = Submits(self._submit_together)
@@ -146,7 +148,7 @@ class SchedulerClient:
         request: Q,
         context: grpc.aio.ServicerContext,
     ) -> A:
-        """A call of `fleet`, `presets` or `webhooks`."""
+        """A call of `access`, `fleet`, `presets` or `webhooks`."""
         answer: A = await method(request, timeout=self._timeout(context), wait_for_ready=True)
         return answer
 

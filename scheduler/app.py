@@ -16,6 +16,7 @@ from atelier.config import SchedulerSettings
 from atelier.database import Database
 from atelier.generation import Failure, State
 from atelier.generation_store import GenerationStore
+from atelier.key_store import KeyStore
 from atelier.metrics import exported
 from atelier.migrate import migrate
 from atelier.order_store import OrderStore
@@ -24,6 +25,8 @@ from atelier.service import serving, tasks, unless_stopped
 from atelier.stores import Stores
 from atelier.traces import sending
 from atelier.v1 import (
+    access_store_pb2,
+    access_store_pb2_grpc,
     agent_pb2,
     agent_pb2_grpc,
     fleet_pb2,
@@ -36,6 +39,7 @@ from atelier.v1 import (
     webhook_store_pb2_grpc,
 )
 from atelier.webhook_store import WebhookStore
+from scheduler.access_servicer import AccessServicer
 from scheduler.agent_servicer import AgentServicer
 from scheduler.background import Background
 from scheduler.care import Care
@@ -173,6 +177,7 @@ async def _run(settings: SchedulerSettings) -> None:
         lives = Lives(store.database, live.journal, view, epoch=epoch, wall=_wall)
         operators = FleetServicer(live, view, watch, recent, orders, background, lives)
         presets = PresetServicer(PresetStore(store.database))
+        access = AccessServicer(KeyStore(store.database))
         webhooks = WebhookServicer(WebhookStore(store.database))
         agents = AgentServicer(lines, fleet, reports, report_seconds=settings.report_seconds)
 
@@ -180,6 +185,7 @@ async def _run(settings: SchedulerSettings) -> None:
             scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(generations, server)
             fleet_pb2_grpc.add_FleetServiceServicer_to_server(operators, server)
             preset_store_pb2_grpc.add_PresetStoreServiceServicer_to_server(presets, server)
+            access_store_pb2_grpc.add_AccessStoreServiceServicer_to_server(access, server)
             webhook_store_pb2_grpc.add_WebhookStoreServiceServicer_to_server(webhooks, server)
             agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
 
@@ -187,6 +193,7 @@ async def _run(settings: SchedulerSettings) -> None:
             scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"],
             fleet_pb2.DESCRIPTOR.services_by_name["FleetService"],
             preset_store_pb2.DESCRIPTOR.services_by_name["PresetStoreService"],
+            access_store_pb2.DESCRIPTOR.services_by_name["AccessStoreService"],
             webhook_store_pb2.DESCRIPTOR.services_by_name["WebhookStoreService"],
             agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
         ]

@@ -21,10 +21,10 @@ from atelier.stores import Stores
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import generation_pb2_grpc, scheduler_pb2, scheduler_pb2_grpc
 from gateway.generation_servicer import GenerationServicer
-from gateway.identity import IdentityInterceptor, everybody_is
 from gateway.inputs import Inputs
 from gateway.results import Results
 from gateway.scheduler_client import SchedulerClient
+from tests.support.callers import everybody_is
 from tests.support.cards import toy_card
 from tests.support.ports import free_address
 from tests.support.processes import Process, scheduler_process
@@ -49,7 +49,7 @@ async def gateway(scheduler_address: str, call_timeout_seconds: float = 5.0) -> 
     def register(server: grpc.aio.Server) -> None:
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(servicer, server)
 
-    known = [IdentityInterceptor(everybody_is("local"))]
+    known = [everybody_is("local")]
     async with (
         serving(address, [], register, interceptors=known),
         grpc.aio.insecure_channel(address) as channel,
