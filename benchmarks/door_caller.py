@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import secrets
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -59,8 +60,9 @@ class Came:
 
 
 def request() -> pb.CreateGenerationRequest:
+    """With a request_id of its own, as everybody's should be."""
     image = pb.ImageSpec(prompt=PROMPT, steps=20, guidance=2.0)
-    return pb.CreateGenerationRequest(model=MODEL, image=image)
+    return pb.CreateGenerationRequest(request_id=secrets.token_hex(16), model=MODEL, image=image)
 
 
 async def do(job: Job) -> Came:
@@ -88,14 +90,13 @@ async def do(job: Job) -> Came:
 
 def _call(job: Job, channel: grpc.aio.Channel, came: Came) -> Call:
     door = generation_pb2_grpc.GenerationServiceStub(channel)
-    asked = request()
     if job.kind == "echo":
         echo = channel.unary_unary(
             METHOD,
             request_serializer=pb.CreateGenerationRequest.SerializeToString,
             response_deserializer=pb.CreateGenerationRequest.FromString,
         )
-        return lambda: echo(asked, timeout=CALL_SECONDS)
+        return lambda: echo(request(), timeout=CALL_SECONDS)
     if job.kind == "get":
         ids = itertools.cycle(job.ids)
         return lambda: door.GetGeneration(
@@ -108,7 +109,7 @@ def _call(job: Job, channel: grpc.aio.Channel, came: Came) -> Call:
         )
 
     async def submit() -> None:
-        answer = await door.CreateGeneration(asked, timeout=CALL_SECONDS)
+        answer = await door.CreateGeneration(request(), timeout=CALL_SECONDS)
         came.ids.append(answer.generation.id)
 
     return submit

@@ -1,8 +1,9 @@
 """Submits on their way to the scheduler, several in one message.
 
-What comes while messages are under way goes in the next one, as submits share commits behind it: a
+What comes while a message is under way goes in the next one, as submits share commits behind it: a
 call between two processes costs both of them more than all else that is done for a submit. One that
-comes alone leaves at once.
+comes alone leaves at once. With two messages under way each is half as large, and a submit costs
+the scheduler half as much again (docs/door.md).
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from atelier.v1 import generation_pb2
 from atelier.v1 import scheduler_pb2 as pb
 from gateway.batches import in_messages
 
-UNDER_WAY = 2  # messages at a time: one is made durable while the next is on its way
 MOST = 256  # in a message; the scheduler commits as many together
 
 Send = Callable[[pb.SubmitGenerationsRequest], Awaitable[pb.SubmitGenerationsResponse]]
@@ -32,7 +32,7 @@ class Submits:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._waiting: list[Waiting] = []
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: asyncio.Task[None] | None = None
         self._sending = False  # before the loop has its next turn
 
     async def submit(self, request: pb.SubmitGenerationRequest) -> generation_pb2.Generation:
@@ -52,14 +52,13 @@ class Submits:
 
     def _send_on(self) -> None:
         self._sending = False
-        while self._waiting and len(self._under_way) < UNDER_WAY:
+        while self._waiting and not self._under_way:
             wanted = [one for one in self._waiting[:MOST] if not one[1].done()]
             message = next(in_messages(request for request, _ in wanted), [])
             together, left = wanted[: len(message)], wanted[len(message) :]
             self._waiting = left + self._waiting[MOST:]
             if together:
-                task = asyncio.create_task(self._call(together))
-                self._under_way.add(task)
+                self._under_way = asyncio.create_task(self._call(together))
 
     async def _call(self, together: list[Waiting]) -> None:
         try:
@@ -79,6 +78,5 @@ class Submits:
         finally:
             for _, future in together:
                 future.cancel()  # where the gateway ends meanwhile; nothing to those answered
-            if task := asyncio.current_task():
-                self._under_way.discard(task)
+            self._under_way = None
             self._send_on()
