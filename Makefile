@@ -10,7 +10,7 @@ override STATE_DIR := $(value STATE_DIR)
 export PROMPT STATE_DIR PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics check-alerts lint format types \
+.PHONY: help run test test-faults test-faults-long test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics check-alerts lint format types \
 	train-tiny-image export-tiny-image export-tiny-video obey train-tiny-video obey-video \
 	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-gateway bench-pauses bench-store bench-engines bench-int8 test-wheel simulate-faults mutants lock clean
 
@@ -28,6 +28,14 @@ test: .venv/.dev ## run every check and every test
 
 test-slow: .venv/.dev ## run the tests that take more than 20 seconds each
 	@.venv/bin/pytest -m slow
+
+MINUTES ?= 30
+FAULT_SEED ?=
+test-faults: .venv/.embedded .venv/.dev ## kill, freeze, cut and delay the parts of a real stack, and check every promise (3 minutes)
+	@.venv/bin/python -m tests.faults $(if $(FAULT_SEED),--seed $(FAULT_SEED))
+
+test-faults-long: .venv/.embedded .venv/.dev ## the same for MINUTES, with failpoints and with 200 in flight; writes benchmarks/results/faults.*
+	@.venv/bin/python -m tests.faults --minutes $(MINUTES) --out benchmarks/results $(if $(FAULT_SEED),--seed $(FAULT_SEED))
 
 test-clients: .venv/.dev ## clients in other languages, built into build/clients and run (some minutes the first time)
 	@scripts/install_clients.sh

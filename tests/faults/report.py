@@ -1,0 +1,111 @@
+"""The report of a long run: faults.json, faults.md and faults.svg."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks import plot
+from benchmarks.claims import claim
+from tests.faults.run import IN_FLIGHT, Found
+
+LEAST_FAULTS, PLOTTED_SECONDS = 50, 30.0
+
+
+def write(found: Found, folder: Path) -> None:
+    """Into an existing folder."""
+    report = _report(found)
+    (folder / "faults.json").write_text(json.dumps(report, indent=2) + "\n")
+    (folder / "faults.md").write_text(_page(report))
+    groups = {
+        kind: {name: min(1.0, told[f"{name}_seconds"] / PLOTTED_SECONDS) for name in _TOLD}
+        for kind, told in report["recovery"].items()
+    }
+    title = f"From the end of a fault to a picture made, of {PLOTTED_SECONDS:.0f} s"
+    plot.bars(folder / "faults.svg", title, groups)
+
+
+_TOLD = ("median", "max")
+
+
+def _report(found: Found) -> dict[str, Any]:
+    recovery = {
+        kind: {
+            "faults": len(seconds),
+            "median_seconds": round(statistics.median(seconds), 2),
+            "max_seconds": round(max(seconds), 2),
+        }
+        for kind, seconds in found.by_kind().items()
+    }
+    faults, broken = len(found.recoveries), len(found.complaints)
+    survived = sum(told["succeeded"] == IN_FLIGHT for told in found.two_hundred.values())
+    parts = len(found.two_hundred)
+    return {
+        "seed": found.seed,
+        "minutes": round(found.seconds / 60, 1),
+        "claims": [
+            claim("faults injected", faults, "", LEAST_FAULTS, faults >= LEAST_FAULTS),
+            claim("acknowledged generations lost", found.lost, "", 0, found.lost == 0),
+            claim(
+                "generations published twice", found.published_twice, "", 0,
+                found.published_twice == 0,
+            ),
+            claim("promises found broken", broken, "", 0, broken == 0),
+            claim(
+                f"parts killed with {IN_FLIGHT} in flight, all of which succeeded", survived, "",
+                parts, survived == parts,
+            ),
+        ],
+        "acknowledged": found.acknowledged,
+        "finished": found.finished,
+        "attempts": found.attempts,
+        "calls_of_unknown_end": found.unknown,
+        "calls_sent_again": found.retried,
+        "recovery": recovery,
+        "recovery_of_each": sorted(
+            ([f"{r.kind} {r.what}", round(r.seconds, 2)] for r in found.recoveries), key=str
+        ),
+        "failpoints_not_reached": found.not_reached,
+        "two_hundred_in_flight": found.two_hundred,
+        "complaints": found.complaints,
+    }  # fmt: skip
+
+
+def _page(report: dict[str, Any]) -> str:
+    lines = [
+        "# Faults",
+        "",
+        f"`make test-faults-long`, seed {report['seed']}, {report['minutes']} minutes: eight",
+        "callers at the front door of two sleeping devices and two schedulers, one fault after",
+        "another. The seconds are from the end of a fault to the end of a generation asked for",
+        "then.",
+        "",
+        "| kind | faults | median s | max s |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {kind} | {told['faults']} | {told['median_seconds']} | {told['max_seconds']} |"
+        for kind, told in report["recovery"].items()
+    ]
+    lines += ["", "| claim | | goal | holds |", "|---|---|---|---|"]
+    lines += [
+        f"| {c['name']} | {c['value']} | {c['goal']} | {'yes' if c['holds'] else 'NO'} |"
+        for c in report["claims"]
+    ]
+    lines += [
+        "",
+        f"{report['acknowledged']} generations acknowledged, {report['attempts']} attempts;"
+        f" {report['calls_sent_again']} calls were sent again.",
+        f"Failpoints that nobody came by in time: {len(report['failpoints_not_reached'])}.",
+        "",
+        f"| part killed with {IN_FLIGHT} in flight | succeeded | seconds until all had"
+        " | calls sent again |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {part} | {told['succeeded']:.0f} | {told['seconds']} | {told['sent_again']:.0f} |"
+        for part, told in report["two_hundred_in_flight"].items()
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,176 @@
+"""One run: clients at work, one fault after another, each followed by a look whether all is well
+again; then everything is healed, and the checker is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import grpc
+
+from atelier.generation import State
+from atelier.v1 import generation_pb2 as pb
+from tests.faults import checker
+from tests.faults.clients import Client, GivenUpError
+from tests.faults.evidence import drained, gather
+from tests.faults.history import OK, UNKNOWN, History
+from tests.faults.nemesis import Fault, NotReachedError
+from tests.faults.stack import Stack, running
+
+CLIENTS, CALM_SECONDS, DRAIN_SECONDS = 8, 0.5, 120.0
+LEAST_A_SECOND = 0.5  # acknowledged generations: a run with fewer shows nothing
+IN_FLIGHT = 200
+# A caller that tries soon again: gRPC's own wait grows to two minutes.
+_CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1_000)]
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """From the end of a fault to the end of a generation that was asked for then; seconds."""
+
+    kind: str
+    what: str
+    seconds: float
+
+
+@dataclass
+class Found:
+    """What a run came to."""
+
+    seed: int
+    now: str = ""  # the fault that is under way
+    recoveries: list[Recovery] = field(default_factory=list)
+    not_reached: list[str] = field(default_factory=list)
+    two_hundred: dict[str, dict[str, float]] = field(default_factory=dict)
+    complaints: list[str] = field(default_factory=list)
+    acknowledged: int = 0
+    finished: dict[str, int] = field(default_factory=dict)
+    attempts: int = 0
+    unknown: int = 0
+    retried: int = 0
+    lost: int = 0
+    published_twice: int = 0
+    seconds: float = 0.0
+
+    def by_kind(self) -> dict[str, list[float]]:
+        kinds = sorted({one.kind for one in self.recoveries})
+        return {k: [one.seconds for one in self.recoveries if one.kind == k] for k in kinds}
+
+
+async def run(
+    folder: Path, seed: int, faults: Iterable[Fault], *, seconds: float, two_hundred: bool = False
+) -> Found:
+    """Carry out `faults` in order, until they or the `seconds` are over.
+
+    Args:
+        two_hundred: before them, kill each part once with 200 generations in flight.
+    """
+    found, rng, began = Found(seed), Random(seed), time.monotonic()
+    history = History(folder / "history.jsonl")
+    async with (
+        running(folder) as stack,
+        grpc.aio.insecure_channel(stack.gateway, options=_CHANNEL) as channel,
+    ):
+        clients = [
+            Client(f"c{n}", channel, history, Random(f"{seed}/{n}")) for n in range(CLIENTS + 1)
+        ]
+        probe = clients.pop()
+        await _well(probe)
+        if two_hundred:
+            for part in stack.parts:
+                found.two_hundred[part] = await _with_many(stack, part, channel, history, seed)
+        stop = asyncio.Event()
+        working = [asyncio.create_task(client.run(stop)) for client in clients]
+        try:
+            for fault in _until(faults, time.monotonic() + seconds):
+                await _one(stack, fault, rng, probe, found)
+        except (AssertionError, TimeoutError, GivenUpError, grpc.aio.AioRpcError) as error:
+            found.complaints.append(f"not well after {found.now}: {error!r}")
+        stop.set()
+        for ended in await asyncio.gather(*working, return_exceptions=True):
+            if ended is not None:
+                found.complaints.append(f"a client saw what none should: {ended!r}")
+        await drained(stack, DRAIN_SECONDS)
+        evidence = await gather(stack, history.told)
+        found.retried = sum(client.retried for client in (*clients, probe))
+    history.close()
+    found.seconds = time.monotonic() - began
+    _judge(found, evidence)
+    found.unknown = sum(told.phase == UNKNOWN for told in history.told)
+    names = {client.name for client in clients}
+    worked = {t.id for t in history.told if t.client in names and t.call == "create" and t.id}
+    if len(worked) < LEAST_A_SECOND * min(seconds, found.seconds):
+        found.complaints.append(f"too little traffic to show anything: {len(worked)} generations")
+    return found
+
+
+def _until(faults: Iterable[Fault], end: float) -> Iterator[Fault]:
+    for fault in faults:
+        if time.monotonic() > end:
+            return
+        yield fault
+
+
+async def _one(stack: Stack, fault: Fault, rng: Random, probe: Client, found: Found) -> None:
+    found.now = fault.name
+    print(f"{time.strftime('%H:%M:%S')} {fault.name}", end=" ", flush=True)
+    try:
+        await fault.hurt(stack, rng)
+    except (NotReachedError, TimeoutError) as error:
+        found.not_reached.append(f"{fault.name}: {error}")
+        print("not reached", flush=True)
+        await _well(probe)
+        return
+    began = time.monotonic()
+    await _well(probe)
+    found.recoveries.append(Recovery(fault.kind, fault.what, time.monotonic() - began))
+    print(f"{found.recoveries[-1].seconds:.1f} s", flush=True)
+    await asyncio.sleep(CALM_SECONDS)
+
+
+async def _well(probe: Client) -> None:
+    """A generation is made: health, as a caller sees it."""
+    made = await probe.end(await probe.create("common"))
+    assert made.state == pb.GENERATION_STATE_SUCCEEDED, made
+
+
+async def _with_many(
+    stack: Stack, part: str, channel: grpc.aio.Channel, history: History, seed: int
+) -> dict[str, float]:
+    """Kill a part while 200 generations are in flight; all must succeed, and no caller sees more
+    than calls that it has to send again."""
+    caller = Client(f"two-hundred-{part}", channel, history, Random(seed))
+    made = await asyncio.gather(*(caller.create("common") for _ in range(IN_FLIGHT)))
+    before, began = stack.pid(part), time.monotonic()
+    stack.kill(part)
+    ended = await asyncio.gather(*(caller.end(one) for one in made))
+    seconds = time.monotonic() - began
+    await stack.restarted(part, before)
+    succeeded = sum(one.state == pb.GENERATION_STATE_SUCCEEDED for one in ended)
+    print(f"{part} killed with {len(made)} in flight: {succeeded} in {seconds:.1f} s", flush=True)
+    return {"succeeded": succeeded, "seconds": round(seconds, 1), "sent_again": caller.retried}
+
+
+def _judge(found: Found, evidence: checker.Evidence) -> None:
+    found.complaints += checker.complaints(evidence)
+    found.complaints += [
+        f"P1: {part} killed with {IN_FLIGHT} in flight: {told['succeeded']:.0f} succeeded"
+        for part, told in found.two_hundred.items()
+        if told["succeeded"] != IN_FLIGHT
+    ]
+    found.acknowledged = len(checker.acknowledged(evidence))
+    found.lost = checker.lost(evidence)
+    found.published_twice = checker.published_twice(evidence)
+    found.attempts = sum(event.event == "claim" for event in evidence.events)
+    states = [row.state for row in evidence.rows]
+    found.finished = {state: states.count(state) for state in sorted(set(states))}
+    if not found.finished.get(State.SUCCEEDED):
+        found.complaints.append("nothing succeeded")
+    refused = [t for t in evidence.told if t.phase == "fail" and t.code != "RESOURCE_EXHAUSTED"]
+    found.complaints += [f"{t.call} {t.key} was answered {t.code}" for t in refused]
+    if not any(told.phase == OK for told in evidence.told):
+        found.complaints.append("no call was answered")
