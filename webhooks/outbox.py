@@ -46,10 +46,12 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def claim(self, limit: int, lease_seconds: float) -> list[Lane]:
-        """Lanes in which something is due and nobody works."""
+    async def claim(self, limit: int, lease_seconds: float) -> tuple[list[Lane], bool]:
+        """Lanes in which something is due and nobody works; whether to look again at once."""
         rows = await self._database.rows("claim_lanes", limit=limit, lease_seconds=lease_seconds)
-        return [Lane(row["lane"], row["lease_token"], row["failures"]) for row in rows]
+        lanes = [Lane(row["lane"], row["lease_token"], row["failures"]) for row in rows]
+        leased = [lane for lane in lanes if lane.lease_token]
+        return leased, len(leased) < len(lanes)
 
     async def due(self, lane: Lane, limit: int) -> list[Due]:
         """What is due in it, in order."""
@@ -96,7 +98,7 @@ class Outbox:
         )
 
     async def age(self) -> tuple[int, float]:
-        """How many deliveries wait for anything; seconds that the oldest is overdue."""
+        """How many deliveries wait for anything; seconds for which one could have been made."""
         [row] = await self._database.rows("outbox_age")
         return row["waiting"], row["oldest_seconds"]
 

@@ -77,12 +77,12 @@ class Worker:
             while True:
                 self._wake.clear()
                 free = LANES - len(self._lanes)
-                lanes = await self._claim(free) if free else []
+                lanes, more = await self._claim(free) if free else ([], False)
                 for lane in lanes:
                     task = asyncio.create_task(self._work(lane))
                     self._lanes.add(task)
                     task.add_done_callback(self._left)
-                if not lanes:
+                if not lanes and not more:
                     await self._rest()
         finally:
             for task in self._lanes:
@@ -101,12 +101,12 @@ class Worker:
                 log.warning("outbox not tended", error=str(error))
             await asyncio.sleep(TEND_SECONDS)
 
-    async def _claim(self, limit: int) -> list[Lane]:
+    async def _claim(self, limit: int) -> tuple[list[Lane], bool]:
         try:
             return await self._outbox.claim(limit, LEASE_SECONDS)
         except AtelierError as error:
             log.warning("no look at the outbox", error=str(error))
-            return []
+            return [], False
 
     async def _rest(self) -> None:
         try:

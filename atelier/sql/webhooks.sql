@@ -99,8 +99,9 @@ RETURNING *
 -- is taken by the number of attempts that it began from.
 
 -- name: claim_lanes
--- Lanes in which something is due, who waits longest first. The walk from lane to lane touches one
--- entry of the index each, however much waits in it.
+-- Lanes in which something is due, who waits longest first; without a token those that were new, and
+-- can be leased by the next look. The walk from lane to lane touches one entry of the index each,
+-- however much waits in it.
 WITH RECURSIVE waiting(lane, next_time) AS (
     (SELECT lane, next_time FROM webhook_deliveries WHERE finish_time IS NULL
      ORDER BY lane, next_time LIMIT 1)
@@ -114,6 +115,7 @@ WITH RECURSIVE waiting(lane, next_time) AS (
     SELECT lane FROM waiting w
     WHERE NOT EXISTS (SELECT FROM webhook_lanes l WHERE l.lane = w.lane)
     ON CONFLICT DO NOTHING
+    RETURNING lane
 ), free AS MATERIALIZED (
     SELECT l.lane FROM webhook_lanes l JOIN waiting w USING (lane)
     WHERE l.leased_until <= clock_timestamp() AND l.closed_until <= clock_timestamp()
@@ -121,12 +123,15 @@ WITH RECURSIVE waiting(lane, next_time) AS (
     ORDER BY w.next_time
     LIMIT %(limit)s::integer
     FOR UPDATE OF l SKIP LOCKED
+), taken AS (
+    UPDATE webhook_lanes l SET
+        lease_token = nextval('webhook_leases'),
+        leased_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+    FROM free WHERE l.lane = free.lane
+    RETURNING l.lane, l.lease_token, l.failures
 )
-UPDATE webhook_lanes l SET
-    lease_token = nextval('webhook_leases'),
-    leased_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
-FROM free WHERE l.lane = free.lane
-RETURNING l.lane, l.lease_token, l.failures
+SELECT lane, lease_token, failures FROM taken
+UNION ALL SELECT lane, NULL, 0 FROM made
 
 -- name: due_deliveries
 -- Of a lane that is leased, in order. A webhook that was disabled while this was written is told so.
@@ -163,15 +168,18 @@ UPDATE webhook_deliveries d SET finish_time = clock_timestamp(), detail = 'webho
 FROM gone WHERE d.lane = gone.id::text AND d.finish_time IS NULL
 
 -- name: release_lane
-UPDATE webhook_lanes SET leased_until = '-infinity', failures = %(failures)s,
+UPDATE webhook_lanes SET leased_until = clock_timestamp(), failures = %(failures)s,
     closed_until = clock_timestamp() + make_interval(secs => %(closed_seconds)s)
 WHERE lane = %(lane)s AND lease_token = %(lease_token)s
 
 -- name: outbox_age
--- Seconds that the oldest of what is due has waited for a worker, and how many wait for anything.
+-- Seconds for which something could have been delivered and no worker came: not while its receiver is
+-- left alone, or another of its lane is under way. And how many wait for anything.
 SELECT count(*) AS waiting,
-       greatest(0, extract(epoch FROM clock_timestamp() - min(next_time)))::float8 AS oldest_seconds
-FROM webhook_deliveries WHERE finish_time IS NULL
+       greatest(0, extract(epoch FROM clock_timestamp()
+           - min(greatest(d.next_time, l.closed_until, l.leased_until))))::float8 AS oldest_seconds
+FROM webhook_deliveries d LEFT JOIN webhook_lanes l USING (lane)
+WHERE d.finish_time IS NULL
 
 -- name: forget_deliveries
 -- That ended so long ago; and lanes in which nothing is left.

@@ -61,6 +61,7 @@ async def test_who_asks_for_patience_has_it_and_who_is_gone_is_left(bench: Bench
         assert later["next_time"].timestamp() - later["attempt_time"].timestamp() >= 3_599
         ended = next(r for r in rows if str(r["webhook_id"]) == leaves.id)
         assert ended["finish_time"] and not ended["delivered"]
+        await bench.until(lambda _: bool(bench.rows("SELECT FROM webhooks WHERE NOT enabled")))
         [stored] = await bench.webhooks.read("local", leaves.id)
         assert not stored.enabled and "410" in stored.disabled_reason
         await bench.succeed()

@@ -54,6 +54,9 @@ async def test_a_lane_that_breaks_is_left_alone(bench: Bench) -> None:
         await bench.until(lambda rows: sum(r["attempts"] for r in rows) >= 3)
         await bench.until(lambda _: bool(bench.rows(LANE)[0]["closed"]))
         assert bench.rows(LANE)[0]["failures"] == len(receiver.received) <= 4
+        bench.change("UPDATE webhook_deliveries SET next_time = now() - interval '1 hour'")
+        waiting, overdue_seconds = await Outbox(bench.generations.database).age()
+        assert waiting == 20 and overdue_seconds < 60  # it waits for its receiver, not for us
         receiver.default = answering(204)
         bench.change("UPDATE webhook_lanes SET closed_until = now()")
         bench.change("UPDATE webhook_deliveries SET next_time = now()")
@@ -101,6 +104,18 @@ async def test_what_a_dead_worker_left_unmarked_is_delivered_again(
                 [row] = await bench.ended(1)
     assert first.id == second.id and first.body == second.body
     assert row["attempts"] == 1 and row["delivered"]
+
+
+async def test_a_worker_that_stops_gives_its_lanes_back(bench: Bench) -> None:
+    async with Receiver(silent) as receiver:
+        await bench.hook(receiver.url)
+        async with bench.worker():
+            await bench.succeed()
+            await receiver.until(1)
+        async with bench.worker():  # 35 s before the lease ends by itself
+            first, second = await receiver.until(2)
+            await bench.ended(1)
+    assert first.id == second.id
 
 
 async def test_what_ended_is_forgotten_and_history_may_go_before_it(bench: Bench) -> None:
