@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +16,7 @@ import pytest
 from grpc_status import rpc_status
 from psycopg.conninfo import make_conninfo
 
+from atelier.api_keys import new_key, read_key
 from atelier.errors import (
     DeposedError,
     FailedPreconditionError,
@@ -27,19 +27,28 @@ from atelier.service import serving
 from atelier.v1 import fleet_pb2, preset_pb2, scheduler_pb2, scheduler_pb2_grpc
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1.preset_pb2 import Preset
+from gateway.identity import Caller
+from gateway.keys import Found, Keys
 from tests.support.door import Door, Refusal, door, refusal, refusal_of
+from tests.support.error_table import (
+    BY_NAME,
+    NOT_TOLD,
+    OF_CALLS,
+    OF_GENERATIONS,
+    Row,
+    reasons_of_code,
+)
 from tests.support.ports import free_address
 from tests.support.processes import Process, scheduler_process
 
-ROOT = Path(__file__).parents[2]
-ROOMS = ("atelier", "gateway", "scheduler", "agent", "webhooks")
-NOT_SERVED = {"cli", "embedded", "client", "v1", "simulation"}  # parts of rooms
-# Of lines between our own parts, or classes that nothing is raised as without a reason of its own.
-NOT_TOLD = {"ATTEMPT_UNKNOWN", "CANCELLED", "STALE_LEADER", "ABORTED", "FAILED_PRECONDITION"}
-# Reasons that are put together, or named by a constant.
-BY_NAME = {"NO_DEVICE", "NO_MODEL", "OUT_OF_MEMORY", "UNKNOWN"}
-# Provoked over the wire by other tests, with a device to do it on.
+# Provoked over the wire by other tests, with a device to do it on, or with keys.
 ELSEWHERE = {
+    "API_KEY_ENDED": "test_identity.py",
+    "API_KEY_EXPIRED": "test_identity.py",
+    "API_KEY_GARBLED": "test_identity.py",
+    "API_KEY_MISSING": "test_identity.py",
+    "API_KEY_REVOKED": "test_identity.py",
+    "API_KEY_UNKNOWN": "test_identity.py",
     "DEVICE_AWAY": "test_fleet.py",
     "DEVICE_BUSY": "test_fleet.py",
     "MODEL_IN_USE": "test_fleet.py",
@@ -54,65 +63,12 @@ SCRIPTED: dict[str, Exception] = {
     "DEVICE_QUARANTINED": FailedPreconditionError("d0", reason="DEVICE_QUARANTINED"),
     "GANG_MODEL": FailedPreconditionError("toy", reason="GANG_MODEL"),
     "WEBHOOK_DISABLED": FailedPreconditionError("w", reason="WEBHOOK_DISABLED"),
+    "API_KEY_ENDED": FailedPreconditionError("k", reason="API_KEY_ENDED"),
+    "TOO_MANY_KEYS": ResourceExhaustedError("k", reason="TOO_MANY_KEYS"),
+    "TOO_MANY_KEYS": ResourceExhaustedError("k", reason="TOO_MANY_KEYS"),
     "TOO_MANY_WEBHOOKS": ResourceExhaustedError("w", reason="TOO_MANY_WEBHOOKS"),
 }
 ID = "019f3c3a-0000-7000-8000-000000000000"
-
-
-@dataclass(frozen=True)
-class Row:
-    code: str
-    reason: str
-    again: str
-
-
-def table(mark: str) -> dict[str, Row]:
-    """A table of docs/api.md, by reason."""
-    _, _, text = (ROOT / "docs" / "api.md").read_text().partition(f"<!-- {mark}")
-    lines = [line for line in text.splitlines()[1:] if line.strip()]
-    found = {}
-    for line in lines[2:]:
-        if not line.startswith("|"):
-            break
-        code, reason, again, _ = (cell.strip() for cell in line.strip("|").split("|", 3))
-        assert reason not in found, reason
-        found[reason] = Row(code, reason, again)
-    return found
-
-
-OF_CALLS, OF_GENERATIONS = table("errors of calls"), table("errors of generations")
-
-
-def reasons_of_code() -> set[str]:
-    """Every constant that can become the reason of an error."""
-    found: set[str] = set()
-    for room in ROOMS:
-        for path in (ROOT / room).rglob("*.py"):
-            if not NOT_SERVED & set(path.parts):
-                found |= set(reasons_in(ast.parse(path.read_text()), path.name))
-    return found
-
-
-def reasons_in(tree: ast.Module, name: str) -> Iterator[str]:
-    for node in ast.walk(tree):
-        told: list[ast.expr] = []
-        if isinstance(node, ast.keyword) and node.arg == "reason":
-            told = [node.value]
-        elif isinstance(node, ast.Call):
-            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            told = node.args[1:2] if called == "Failure" else told
-            told = node.args[:1] if called == "OrderRefusedError" else told
-        elif isinstance(node, ast.ClassDef):
-            told = [
-                one.value for one in node.body
-                if isinstance(one, ast.Assign) and getattr(one.targets[0], "id", "") == "reason"
-            ]  # fmt: skip
-        elif isinstance(node, ast.Tuple) and name in ("triton_errors.py", "outcomes.py"):
-            told = list(node.elts)
-        for value in told:
-            word = value.value if isinstance(value, ast.Constant) else None
-            if isinstance(word, str) and re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*", word):
-                yield word
 
 
 def test_the_tables_have_what_the_code_knows_and_nothing_else() -> None:
@@ -123,7 +79,7 @@ def test_the_tables_have_what_the_code_knows_and_nothing_else() -> None:
 
 
 def test_every_row_of_calls_is_provoked_by_somebody() -> None:
-    assert PROVOKED.keys() | SCRIPTED.keys() | ELSEWHERE.keys() == OF_CALLS.keys()
+    assert PROVOKED.keys() | SHOWN.keys() | SCRIPTED.keys() | ELSEWHERE.keys() == OF_CALLS.keys()
     for reason, file in ELSEWHERE.items():
         assert f'"{reason}"' in (Path(__file__).parent / file).read_text()
 
@@ -307,6 +263,36 @@ async def elsewhere(house: Door, **options: Any) -> AsyncIterator[Door]:
 async def test_a_row_is_so(house: Door, dsn_of_module: str, reason: str) -> None:
     database = [dsn_of_module] if reason in NEEDS_DATABASE else []
     as_told(OF_CALLS[reason], await PROVOKED[reason](house, *database))
+
+
+KEY = new_key(b"a" * 9, b"a" * 32)
+KEY_ID = KEY.split("_")[1]
+PAST = datetime(2026, 1, 1, tzinfo=UTC)
+# What a call shows: a key, and what is known of the key of its id.
+SHOWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "API_KEY_MISSING": ("", {}),
+    "API_KEY_GARBLED": (KEY[:-1], {}),
+    "API_KEY_UNKNOWN": (new_key(b"a" * 9, b"b" * 32), {}),
+    "API_KEY_REVOKED": (KEY, {"revoked": True}),
+    "API_KEY_EXPIRED": (KEY, {"expire_time": PAST}),
+}
+
+
+@pytest.mark.parametrize("reason", SHOWN)
+async def test_a_row_of_keys_is_so(scheduler: Process, reason: str) -> None:
+    text, known = SHOWN[reason]
+    stored = read_key(KEY)
+    assert stored
+
+    async def find(key_id: str, context: Any) -> Found | None:
+        who = Caller("local", frozenset({"read"}), key_id)
+        whole = {"expire_time": None, "revoked": False, **known}
+        return Found(who, stored.secret_hash, **whole) if key_id == KEY_ID else None
+
+    async with door(scheduler.address, identify=Keys(find).identify) as caller:
+        sent = (("authorization", f"Bearer {text}"),) if text else ()
+        call = partial(caller.generations.GetGeneration, metadata=sent)
+        as_told(OF_CALLS[reason], await refusal(call, pb.GetGenerationRequest(id=ID)))
 
 
 class Scripted(scheduler_pb2_grpc.SchedulerServiceServicer):

@@ -20,7 +20,7 @@ from atelier.v1 import fleet_pb2_grpc, generation_pb2_grpc, model_pb2_grpc, pres
 from gateway.app import MAX_REQUEST_BYTES
 from gateway.fleet_servicer import FleetServicer
 from gateway.generation_servicer import GenerationServicer
-from gateway.identity import Caller, IdentityInterceptor
+from gateway.identity import Caller, Identify, IdentityInterceptor
 from gateway.inputs import HELD_BYTES, Inputs
 from gateway.model_servicer import ModelServicer
 from gateway.preset_servicer import PresetServicer
@@ -53,6 +53,7 @@ async def door(
     cards: Mapping[str, ModelCard] | None = None,
     s3_address: str = "127.0.0.1:9",
     held_bytes: int = HELD_BYTES,
+    identify: Identify | None = None,
 ) -> AsyncIterator[Door]:
     settings = ObjectStoreSettings(
         s3_endpoint=s3_address,
@@ -66,7 +67,7 @@ async def door(
     generations = GenerationServicer(client, catalog, inputs, results)
     address, who = free_address(), Caller(tenant, frozenset(scopes))
 
-    async def identify(method: str, context: grpc.aio.ServicerContext) -> Caller:
+    async def everybody(method: str, context: grpc.aio.ServicerContext) -> Caller:
         return who
 
     def register(server: grpc.aio.Server) -> None:
@@ -81,7 +82,7 @@ async def door(
             [],
             register,
             MAX_REQUEST_BYTES,
-            interceptors=[IdentityInterceptor(identify)],
+            interceptors=[IdentityInterceptor(identify or everybody)],
         ),
         grpc.aio.insecure_channel(address) as channel,
     ):
