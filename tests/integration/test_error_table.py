@@ -41,14 +41,8 @@ from tests.support.error_table import (
 from tests.support.ports import free_address
 from tests.support.processes import Process, scheduler_process
 
-# Provoked over the wire by other tests, with a device to do it on, or with keys.
+# Provoked over the wire by other tests, with a device to do it on.
 ELSEWHERE = {
-    "API_KEY_ENDED": "test_identity.py",
-    "API_KEY_EXPIRED": "test_identity.py",
-    "API_KEY_GARBLED": "test_identity.py",
-    "API_KEY_MISSING": "test_identity.py",
-    "API_KEY_REVOKED": "test_identity.py",
-    "API_KEY_UNKNOWN": "test_identity.py",
     "DEVICE_AWAY": "test_fleet.py",
     "DEVICE_BUSY": "test_fleet.py",
     "MODEL_IN_USE": "test_fleet.py",
@@ -64,7 +58,6 @@ SCRIPTED: dict[str, Exception] = {
     "GANG_MODEL": FailedPreconditionError("toy", reason="GANG_MODEL"),
     "WEBHOOK_DISABLED": FailedPreconditionError("w", reason="WEBHOOK_DISABLED"),
     "API_KEY_ENDED": FailedPreconditionError("k", reason="API_KEY_ENDED"),
-    "TOO_MANY_KEYS": ResourceExhaustedError("k", reason="TOO_MANY_KEYS"),
     "TOO_MANY_KEYS": ResourceExhaustedError("k", reason="TOO_MANY_KEYS"),
     "TOO_MANY_WEBHOOKS": ResourceExhaustedError("w", reason="TOO_MANY_WEBHOOKS"),
 }
