@@ -188,8 +188,8 @@ WITH moved AS (
 SELECT * FROM moved
 
 -- name: erase
--- What has ended goes, with its story. A request_id that is kept makes nothing new (it goes with its
--- day).
+-- What has ended goes, with its story and what was told of it; what is still to be told, is. A
+-- request_id that is kept makes nothing new (it goes with its day).
 WITH gone AS (
     DELETE FROM generations
     WHERE tenant = %(tenant)s AND id = ANY(%(ids)s::uuid[]) AND finish_time IS NOT NULL AND {fence}
@@ -200,6 +200,10 @@ WITH gone AS (
 ), keys AS (
     DELETE FROM request_keys
     WHERE generation_id IN (SELECT id FROM gone) AND NOT %(keep_keys)s::boolean
+), told AS (
+    DELETE FROM webhook_deliveries
+    WHERE generation_id = ANY(%(ids)s::uuid[]) AND generation_id IN (SELECT id FROM gone)
+      AND finish_time IS NOT NULL
 )
 SELECT id FROM gone
 

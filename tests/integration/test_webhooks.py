@@ -107,3 +107,16 @@ async def test_there_is_an_end_to_a_tenant_s_webhooks(bench: Bench) -> None:
     with pytest.raises(ResourceExhaustedError, match="delete one"):
         await bench.hook("http://a.example/")
     await bench.hook("http://a.example/", tenant="other")
+
+
+async def test_what_was_told_goes_with_its_generation(bench: Bench) -> None:
+    await bench.hook("http://a.example/")
+    told, waits = await bench.succeed(), await bench.succeed()
+    bench.change(
+        f"UPDATE webhook_deliveries SET finish_time = now() WHERE generation_id = '{told.id}'"
+    )
+    erase = bench.generations.database.rows
+    for tenant, left in (("other", 2), ("local", 1)):
+        await erase("erase", tenant=tenant, ids=[told.id, waits.id], keep_keys=False)
+        assert len(bench.rows()) == left
+    assert str(bench.rows()[0]["generation_id"]) == waits.id
