@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 import grpc
@@ -57,9 +57,14 @@ class SchedulerClient:
         return self._limit if left is None else max(0.0, min(left, self._limit))
 
     async def submit(self, request: pb.SubmitGenerationRequest) -> generation_pb2.Generation:
-        """Goes with others. gRPC no longer waits for it when its caller's deadline is over; the
-        message that it is in has a time of its own."""
-        return await self._submits.submit(request)
+        """Goes with others. Whose own deadline is over is no longer waited for: gRPC cancels it.
+
+        Raises:
+            UnavailableError: it was not answered for as long as a call may take, also where it had
+                to wait for the message before.
+        """
+        async with self._in_time():
+            return await self._submits.submit(request)
 
     async def _submit_together(
         self, request: pb.SubmitGenerationsRequest
@@ -201,9 +206,14 @@ class SchedulerClient:
 
     async def _first(self, call: Any) -> Any:
         """The first answer comes at once, from whoever is there; later ones when there is news."""
+        async with self._in_time():
+            return await call.read()
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._limit):
-                return await call.read()
+                yield
         except TimeoutError:
             raise UnavailableError(
                 "the scheduler is away; try again", retry_after_seconds=1.0

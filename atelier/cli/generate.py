@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 import grpc
-import urllib3
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
@@ -27,6 +25,8 @@ from atelier import rpc
 from atelier.cli import files, picture, problems
 from atelier.cli.where import program
 from atelier.cli.wish import Wish
+from atelier.client import files as results
+from atelier.errors import AtelierError
 from atelier.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc
 
 CANCEL_SECONDS = 3.0
@@ -92,16 +92,13 @@ async def _keep(
         if result.withheld:
             _say(console, f"result {result.index} was withheld by the safety checker")
             continue
-        content = result.inline_data or await asyncio.to_thread(_download, result.url, result.index)
-        if hashlib.sha256(content).hexdigest() != result.sha256:
-            raise problems.ProblemError([f"result {result.index} was damaged on its way here"])
+        content = await _fetched(results.content, result)
         files.write(path, content)
         written.append(path)
         small = ""
         if result.thumbnail_url:
             beside = files.small_path(path, result)
-            url = result.thumbnail_url
-            files.write(beside, await asyncio.to_thread(_download, url, result.index))
+            files.write(beside, await _fetched(results.get, result.thumbnail_url, result.index))
             written.append(beside)
             small = f"  and {beside.name}"
         if result.content_type.startswith("image/"):
@@ -257,12 +254,9 @@ def _means(console: Console) -> picture.Means:
     return picture.choose(os.environ, terminal=console.is_terminal, colors=colors)
 
 
-def _download(url: str, index: int) -> bytes:
-    """A result too large to come inline, or its small copy."""
+async def _fetched(fetch: Callable[..., bytes], *what: object) -> bytes:
+    """What `fetch` gives, in a thread of its own; its errors for a person."""
     try:
-        answer = urllib3.request("GET", url, timeout=60.0)
-    except urllib3.exceptions.HTTPError as error:
-        raise problems.ProblemError([f"result {index}: {error}"]) from error
-    if answer.status != 200:
-        raise problems.ProblemError([f"result {index}: the store says {answer.status}"])
-    return answer.data
+        return await asyncio.to_thread(fetch, *what)
+    except AtelierError as error:
+        raise problems.ProblemError([error.message]) from error

@@ -24,7 +24,7 @@ def content(result: pb.Result) -> bytes:
         raise AtelierError(
             f"result {result.index} was withheld by the safety checker", reason="WITHHELD"
         )
-    data = result.inline_data or _get(result.url, result.index)
+    data = result.inline_data or get(result.url, result.index)
     if hashlib.sha256(data).hexdigest() != result.sha256:
         raise AtelierError(f"result {result.index} was damaged on its way here", reason="DAMAGED")
     return data
@@ -56,7 +56,12 @@ def write(path: Path, generation: pb.Generation) -> list[Path]:
     return written
 
 
-def _get(url: str, index: int) -> bytes:
+def get(url: str, index: int) -> bytes:
+    """What a result's URL gives.
+
+    Raises:
+        UnavailableError: the store does not give it out.
+    """
     try:
         answer = urllib3.request("GET", url, timeout=DOWNLOAD_SECONDS)
     except urllib3.exceptions.HTTPError as error:
