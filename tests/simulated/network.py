@@ -38,20 +38,19 @@ class Server:
 
 @asynccontextmanager
 async def serving(
-    address: str, _services: Any, register: Callable[[Any], object], *_: Any, **__: Any
+    _address: str, _services: Any, register: Callable[[Any], object], *_: Any, **__: Any
 ) -> AsyncIterator[None]:
-    """In the place of atelier.service.serving."""
+    """In the place of atelier.service.serving. Several may listen at one address, as with gRPC."""
     process = PROCESS.get()
     assert process
     world: World = process.world
-    server = world.servers[address] = Server(process)
+    server = world.servers[process] = Server(process)
     register(server)
     world.tell(f"{process.name} serves")
     try:
         yield
     finally:
-        if world.servers.get(address) is server:
-            del world.servers[address]
+        world.servers.pop(process, None)
         left = [task for task in server.under_way if not task.done()]
         if left:
             await asyncio.wait(left, timeout=STOP_GRACE)
@@ -201,7 +200,7 @@ def dial(world: World, method: str) -> Call:
     """
     client = PROCESS.get()
     assert client
-    servers = [s for _, s in sorted(world.servers.items())]
+    servers = list(world.servers.values())
     if not servers or client.buried:
         raise rpc_error(grpc.StatusCode.UNAVAILABLE, "nobody serves")
     return Call(world, client, world.rng.choice(servers), method)

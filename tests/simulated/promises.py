@@ -92,6 +92,9 @@ def _life(world: World, generation_id: str, events: list[Written]) -> Iterator[s
         key = result["object_key"]
         if f"/{published[0].token}/" not in key or key not in world.objects:
             yield f"P3: {generation_id}: {key} is not what attempt {published[0].token} stored"
+    overdue = row["deadline"] and row["finish_time"] and row["deadline"] < row["finish_time"]
+    if row["state"] == "EXPIRED" and not overdue:
+        yield f"P5: {generation_id} expired at {row['finish_time']}, due {row['deadline']}"
     if row["attempt"] > MOST_ATTEMPTS:
         yield f"P10: {generation_id} was tried {row['attempt']} times"
     killed = [e for e in events if e.detail.get("reason") == "DEVICE_KILLED"]
@@ -108,7 +111,7 @@ def _life(world: World, generation_id: str, events: list[Written]) -> Iterator[s
 def left_over(world: World, schedulers: list[Keeper], agents: list[Keeper]) -> Iterator[str]:
     """What nobody gave back, where there is nothing to do any more."""
     leaders = [k.process for k in schedulers if k.process.parts.get("dispatch")]
-    leaders = [p for p in leaders if any(s.process is p for s in world.servers.values())]
+    leaders = [p for p in leaders if p in world.servers]
     if len(leaders) != 1:
         yield f"P7: {[p.name for p in leaders]} serve"
         return

@@ -26,7 +26,7 @@ class World:
         self.wall_offset = 0.0  # of the database's clock
         self.tables = Tables(lambda: self.wall(self.wall_offset), loop.time)
         self.processes: list[Process] = []
-        self.servers: dict[str, Server] = {}
+        self.servers: dict[Process, Server] = {}  # those that serve
         self.calls: list[Call] = []
         self.store_faults: dict[str, float] = {}
         self.slowness = 1.0
@@ -63,8 +63,6 @@ class World:
 
     def _died(self, process: Process) -> None:
         self.tell(f"{process.name} died")
-        for address, server in list(self.servers.items()):
-            if server.process is process:
-                del self.servers[address]
+        self.servers.pop(process, None)
         for call in [call for call in self.calls if process in call.ends]:
             call.cut(self.delay())
