@@ -75,7 +75,7 @@ def main() -> None:
             name = ".".join(str(part) for part in fault["loc"])
             sys.stderr.write(f"agent: ATELIER_{name.upper()}: {fault['msg']}\n")
         sys.exit(2)
-    configure_logging("agent", settings.log_level)
+    configure_logging("agent", settings.log_level, settings.log_format)
     sys.exit(asyncio.run(_run(settings)))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -67,6 +67,7 @@ class _Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ATELIER_", frozen=True, extra="ignore")
 
     log_level: str = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"  # auto: console on a terminal
 
 
 class Bucket(BaseModel):

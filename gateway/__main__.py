@@ -12,7 +12,7 @@ GC_THRESHOLDS = 20_000, 20, 100
 
 def main() -> None:
     settings = GatewaySettings()
-    configure_logging("gateway", settings.log_level)
+    configure_logging("gateway", settings.log_level, settings.log_format)
     # What was imported is never looked at again, and the rest less often than Python would: the
     # collector took a tenth of what a submit cost here (docs/door.md).
     gc.collect()

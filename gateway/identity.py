@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
+import structlog
 
 from atelier.rpc import OncePerMethod
+from atelier.spans import parent_of
 
 Context: TypeAlias = grpc.aio.ServicerContext
 
@@ -94,3 +96,11 @@ class IdentityInterceptor(OncePerMethod):
     async def _settle(self, method: str, context: Context) -> None:
         if who := await self._identify(method, context):
             _caller.set(who)
+            structlog.contextvars.bind_contextvars(tenant=who.tenant, **_trace_of(context))
+
+
+def _trace_of(context: Context) -> dict[str, str]:
+    """The caller's trace, for lines of the log; nothing where it brought none."""
+    sent = next((v for k, v in context.invocation_metadata() or () if k == "traceparent"), "")
+    parent = parent_of(str(sent))
+    return {"trace_id": f"{parent.trace_id:032x}"} if parent else {}

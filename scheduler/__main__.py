@@ -13,7 +13,7 @@ from scheduler.leadership import LeadershipLostError
 
 def main() -> None:
     settings = SchedulerSettings()
-    configure_logging("scheduler", settings.log_level)
+    configure_logging("scheduler", settings.log_level, settings.log_format)
     try:
         asyncio.run(run(settings))
     except RuntimeError as error:

@@ -25,6 +25,7 @@ from atelier.generation import (
     State,
 )
 from atelier.generation_store import GenerationStore
+from atelier.spans import trace_id_of
 from scheduler.lines import Lines
 from scheduler.live import Live
 
@@ -227,7 +228,7 @@ class Outcomes:
         if self._live.watchers.is_live(row.id):
             held = self._live.running.get(row.id)
             self._live.ended(row, stopping=held is not None and self._lines.cancel(held))
-            log.info("ended", generation_id=row.id, state=row.state, attempt=row.attempt)
+            log.info("ended", **_whose(row), state=row.state, attempt=row.attempt)
 
     async def _requeue(
         self,
@@ -245,7 +246,7 @@ class Outcomes:
         failpoint("requeue_committed")
         if row is None:
             return await self.cancelled(generation_id, token)
-        log.info("requeued", generation_id=generation_id, reason=reason, attempt=row.attempt)
+        log.info("requeued", **_whose(row), reason=reason, attempt=row.attempt)
         self._live.journal.left(generation_id, reason)
         self._live.watchers.heard.requeued(reason)
         if self._live.holds(generation_id, token):
@@ -261,10 +262,16 @@ class Outcomes:
             return  # still this attempt: the event does not fit its state
         if row.state.final and held:
             self._live.ended(row)
-            log.info("ended", generation_id=generation_id, state=row.state, attempt=row.attempt)
+            log.info("ended", **_whose(row), state=row.state, attempt=row.attempt)
         elif row.state is State.QUEUED and held:
             self._live.requeued(row)
         else:
             if row.state.final:
                 self._live.released(generation_id)  # it was stopping
             await self.stands(row)
+
+
+def _whose(row: Generation) -> dict[str, str]:
+    """By what a line of the log is found: the generation, its tenant, its trace."""
+    trace_id = f"{trace_id_of(row.id, row.trace_parent):032x}"
+    return {"generation_id": row.id, "tenant": row.tenant, "trace_id": trace_id}

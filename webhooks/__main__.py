@@ -9,7 +9,7 @@ from webhooks.app import run
 
 def main() -> None:
     settings = WebhooksSettings()
-    configure_logging("webhooks", settings.log_level)
+    configure_logging("webhooks", settings.log_level, settings.log_format)
     asyncio.run(run(settings))
 
 
