@@ -10,7 +10,7 @@ override STATE_DIR := $(value STATE_DIR)
 export PROMPT STATE_DIR PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-faults-long test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics check-alerts lint format types \
+.PHONY: help run test test-faults test-faults-long test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics dashboards check-dashboards check-alerts lint format types \
 	train-tiny-image export-tiny-image export-tiny-video obey train-tiny-video obey-video \
 	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-gateway bench-pauses bench-store bench-engines bench-int8 test-wheel simulate-faults mutants lock clean
 
@@ -61,6 +61,13 @@ states: .venv/.dev ## draw docs/states.md from the state table
 
 metrics: .venv/.dev ## write docs/metrics.md from the table of instruments
 	@.venv/bin/python scripts/write_metrics.py
+
+dashboards: .venv/.dev ## write deploy/grafana/ from scripts/dashboards.py
+	@.venv/bin/python scripts/write_dashboards.py
+
+check-dashboards: .venv/.embedded .venv/.dev ## ask every dashboard's every question of a real Prometheus beside a stack under load (2 minutes)
+	@scripts/install_prometheus.sh
+	@.venv/bin/pytest -m slow tests/e2e/test_dashboards.py
 
 check-alerts: .venv/.dev ## alerts and their routing, by promtool and amtool (unpacked into build/prometheus where missing)
 	@scripts/install_prometheus.sh

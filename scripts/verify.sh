@@ -32,5 +32,8 @@ echo "states"
 echo "metrics"
 "$bin/python" scripts/write_metrics.py --check
 
+echo "dashboards"
+"$bin/python" scripts/write_dashboards.py --check
+
 echo "model repository"
 "$bin/python" -m exporters verify

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from atelier.instruments import INSTRUMENTS
+from scripts.dashboards import DASHBOARDS
 from tests.support.prometheus import tool
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +149,16 @@ def test_alerts_ask_for_metrics_that_there_are() -> None:
     declared = {name for instrument in INSTRUMENTS for name in instrument.series}
     asked = set(re.findall(r"\batelier_[a-z_]+\b", RULES.read_text()))
     assert asked <= declared
+
+
+def test_dashboards_ask_for_metrics_that_there_are() -> None:
+    """Also where nothing has happened yet, and a query says 0 to a name that is wrong."""
+    declared = {name: i.labels for i in INSTRUMENTS for name in i.series}
+    for _, panels in DASHBOARDS.values():
+        for query in (query for panel in panels for query in panel.queries):
+            asked = set(re.findall(r"\b(?:atelier|rpc|db)_[a-z_]+(?=[\[{) ]|$)", query))
+            labels = {label.replace(".", "_") for labels in declared.values() for label in labels}
+            assert asked - labels <= declared.keys(), query
 
 
 @pytest.mark.parametrize("fault", ["", *FAULTS])
