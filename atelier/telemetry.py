@@ -13,9 +13,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
-from uuid import UUID
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -50,7 +48,6 @@ def configure_logging(process: str, level: str = "info", form: str = "auto") -> 
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        _trace,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         _redact,
@@ -80,16 +77,6 @@ def _console() -> Processor:
     return structlog.dev.ConsoleRenderer(
         colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
-
-
-def _trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """The trace that a generation's line belongs to: where its caller brought none, its id is the
-    trace's (spans.py)."""
-    generation_id = event.get("generation_id")
-    if "trace_id" not in event and isinstance(generation_id, str):
-        with suppress(ValueError):
-            event["trace_id"] = UUID(generation_id).hex
-    return event
 
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -82,18 +82,6 @@ def test_json_is_one_object_a_line_with_what_was_said() -> None:
     assert first["timestamp"].endswith("Z")
 
 
-def test_a_generations_line_tells_its_trace() -> None:
-    given = "019ace00-0000-7000-8000-00000000002a"
-    first, second, third = told(
-        f"log.info('a', generation_id={given!r})\n"
-        f"log.info('a', generation_id={given!r}, trace_id='its-callers')\n"
-        "log.info('a', generation_id='no uuid')"
-    )
-    assert first["trace_id"] == given.replace("-", "")
-    assert second["trace_id"] == "its-callers"
-    assert "trace_id" not in third
-
-
 def test_secrets_are_taken_out() -> None:
     words = {
         "url": "http://store/b/k?X-Amz-Credential=AKIA1&X-Amz-Signature=deadbeef&x=1",
