@@ -60,7 +60,7 @@ class GenerationStore:
         Raises:
             DeletedError: earlier ones were deleted; all others are stored.
         """
-        rows = json.dumps([_row(g) for g in generations])
+        rows = json.dumps([_row(g) for g in generations], default=vars)  # a spec is a dataclass
         new = {str(row["id"]) for row in await self.database.rows("insert_generations", rows=rows)}
         stands = {g.id: g for g in generations if g.id in new}  # stored as they were sent
         others = [g for g in generations if g.id not in stands]
@@ -239,7 +239,7 @@ def _row(generation: Generation) -> dict[str, Any]:
         "id": generation.id,
         "tenant": generation.tenant,
         "model": generation.model,
-        "spec": asdict(generation.spec),
+        "spec": generation.spec,
         "priority": generation.priority,
         "labels": dict(generation.labels),
         "request_id": generation.request_id,
