@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SCHEDULES = 60  # about 12 s; `make simulate-faults` runs a thousand
+SCHEDULES = 40  # about 10 s; `make simulate-faults` runs a thousand
 # Each kind of fault must have been met, else nothing was shown about it.
 FAULTS = (
     "agent crashes", "agent freezes", "agent stops", "agent twice", "at once", "clock steps",
