@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import io
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from rich.console import Console
 from standardwebhooks import Webhook
 
+from atelier.cli import hooks
+from atelier.cli.problems import ProblemError
 from atelier.v1 import generation_pb2, webhook_pb2_grpc
 from atelier.v1 import webhook_pb2 as pb
 from tests.e2e.conftest import Stack, create
 from tests.e2e.test_command_line import atelier
-from tests.e2e.test_operators import ordered
 from tests.support.receiver import Receiver, answering
 
 SUCCEEDED, CANCELLED = (
@@ -30,51 +32,51 @@ async def test_a_webhook_s_whole_life(stack: Stack) -> None:
 
 
 def _live(stack: Stack, receiver: Receiver) -> None:
-    hooks = webhook_pb2_grpc.WebhookServiceStub(stack.channel)
-    made = hooks.CreateWebhook(
+    service = webhook_pb2_grpc.WebhookServiceStub(stack.channel)
+    made = service.CreateWebhook(
         pb.CreateWebhookRequest(url=receiver.url, events=[SUCCEEDED], description="mine")
     )
     hook = made.webhook
     assert hook.enabled and hook.url == receiver.url and made.secret.startswith("whsec_")
-    assert hook == hooks.GetWebhook(pb.GetWebhookRequest(id=hook.id)).webhook
+    assert hook == service.GetWebhook(pb.GetWebhookRequest(id=hook.id)).webhook
     try:
-        tested = hooks.TestWebhook(pb.TestWebhookRequest(id=hook.id)).delivery
+        tested = service.TestWebhook(pb.TestWebhookRequest(id=hook.id)).delivery
         assert (tested.state, tested.status) == (pb.DELIVERY_STATE_FAILED, 400)
         assert tested.detail == "no such hook" and tested.type == "webhook.test"
-        tested = hooks.TestWebhook(pb.TestWebhookRequest(id=hook.id)).delivery
+        tested = service.TestWebhook(pb.TestWebhookRequest(id=hook.id)).delivery
         assert (tested.state, tested.status) == (pb.DELIVERY_STATE_DELIVERED, 204)
 
         drawn = stack.wait(stack.create("a red circle on a blue background"))
         assert drawn.state == SUCCEEDED
-        told = _delivered(hooks, drawn.id)
+        told = _delivered(service, drawn.id)
         event = Webhook(made.secret).verify(
             receiver.received[-1].body, receiver.received[-1].headers
         )
         assert event["data"]["results"][0]["object_key"] == drawn.results[0].object_key
 
-        again = hooks.RedeliverWebhook(pb.RedeliverWebhookRequest(id=told.id)).delivery
+        again = service.RedeliverWebhook(pb.RedeliverWebhookRequest(id=told.id)).delivery
         assert again.state == pb.DELIVERY_STATE_PENDING
-        assert _delivered(hooks, drawn.id).attempts == 1
+        assert _delivered(service, drawn.id).attempts == 1
         assert receiver.received[-1].id == receiver.received[-2].id == told.id
 
-        rotated = hooks.RotateSecret(pb.RotateSecretRequest(id=hook.id, overlap_seconds=60))
-        hooks.TestWebhook(pb.TestWebhookRequest(id=hook.id))
+        rotated = service.RotateSecret(pb.RotateSecretRequest(id=hook.id, overlap_seconds=60))
+        service.TestWebhook(pb.TestWebhookRequest(id=hook.id))
         for secret in (made.secret, rotated.secret):
             Webhook(secret).verify(receiver.received[-1].body, receiver.received[-1].headers)
 
-        changed = hooks.UpdateWebhook(pb.UpdateWebhookRequest(id=hook.id, events=[CANCELLED]))
+        changed = service.UpdateWebhook(pb.UpdateWebhookRequest(id=hook.id, events=[CANCELLED]))
         assert list(changed.webhook.events) == [CANCELLED]
         assert changed.webhook.description == "mine"
-        page = hooks.ListDeliveries(pb.ListDeliveriesRequest(webhook_id=hook.id, page_size=3))
-        rest = hooks.ListDeliveries(
+        page = service.ListDeliveries(pb.ListDeliveriesRequest(webhook_id=hook.id, page_size=3))
+        rest = service.ListDeliveries(
             pb.ListDeliveriesRequest(webhook_id=hook.id, page_token=page.next_page_token)
         )
         assert [len(page.deliveries), len(rest.deliveries)] == [3, 1]
     finally:
-        hooks.DeleteWebhook(pb.DeleteWebhookRequest(id=hook.id))
-    assert not hooks.ListWebhooks(pb.ListWebhooksRequest()).webhooks
+        service.DeleteWebhook(pb.DeleteWebhookRequest(id=hook.id))
+    assert not service.ListWebhooks(pb.ListWebhooksRequest()).webhooks
     with pytest.raises(grpc.RpcError) as gone:
-        hooks.GetWebhook(pb.GetWebhookRequest(id=hook.id))
+        service.GetWebhook(pb.GetWebhookRequest(id=hook.id))
     assert gone.value.code() is grpc.StatusCode.NOT_FOUND
 
 
@@ -84,14 +86,14 @@ async def test_a_single_request_s_own_url(stack: Stack) -> None:
 
 
 def _single(stack: Stack, receiver: Receiver) -> None:
-    hooks = webhook_pb2_grpc.WebhookServiceStub(stack.channel)
-    secret = hooks.RotateSecret(pb.RotateSecretRequest()).secret
+    service = webhook_pb2_grpc.WebhookServiceStub(stack.channel)
+    secret = service.RotateSecret(pb.RotateSecretRequest()).secret
     request = create("a green ring on a blue background")
     request.webhook_url = receiver.url
     made = stack.generations.CreateGeneration(request).generation
     assert made.webhook_url == receiver.url
     stack.wait(made.id)
-    told = _delivered(hooks, made.id)
+    told = _delivered(service, made.id)
     assert (told.webhook_id, told.type) == ("", "generation.succeeded")
     [got] = receiver.received
     assert Webhook(secret).verify(got.body, got.headers)["data"]["id"] == made.id
@@ -104,31 +106,39 @@ def _single(stack: Stack, receiver: Receiver) -> None:
 
 
 async def test_from_the_command_line(stack: Stack) -> None:
+    """In this process, but for one: a command takes most of its time to start."""
+    where, said = stack.address, Console(file=io.StringIO(), width=240)
+
+    def told() -> str:
+        assert isinstance(said.file, io.StringIO)
+        return said.file.getvalue()
+
     async with Receiver() as receiver:
-        await asyncio.to_thread(_by_hand, stack, receiver)
-
-
-def _by_hand(stack: Stack, receiver: Receiver) -> None:
-    made = ordered(stack, "webhooks", "create", receiver.url, "--event", "failed")
-    hook, secret = made.split()[1].rstrip(":"), made.split("secret: ")[1].split()[0]
-    assert "delivered: status 204" in ordered(stack, "webhooks", "test", hook)
-    Webhook(secret).verify(receiver.received[0].body, receiver.received[0].headers)
-    table = ordered(stack, "webhooks", "deliveries", hook)
-    assert "webhook.test" in table and "delivered" in table
-    ordered(stack, "webhooks", "redeliver", receiver.received[0].id)
-    [listed] = json.loads(ordered(stack, "webhooks", "list", "--json"))["webhooks"]
-    assert listed["url"] == receiver.url and listed["events"] == ["GENERATION_STATE_FAILED"]
-    ordered(stack, "webhooks", "delete", hook)
-    refused = atelier(
-        "webhooks", "create", "https://10.0.0.1", "--address", stack.address, cwd=stack.state_dir
-    )
+        await hooks.create(where, receiver.url, ["failed"], "mine", said, prompts=False)
+        hook, secret = told().split()[1].rstrip(":"), told().split("secret: ")[1].split()[0]
+        await hooks.test(where, hook, said)
+        assert "delivered: status 204" in told()
+        Webhook(secret).verify(receiver.received[0].body, receiver.received[0].headers)
+        await hooks.deliveries(where, hook, "", 5, said, as_json=False)
+        assert "webhook.test" in told()
+        await hooks.redeliver(where, receiver.received[0].id, said)
+        await receiver.until(2)
+        await hooks.enable(where, hook, said, enabled=False)
+        await hooks.list_(where, said, as_json=False)
+        assert "disabled: by its tenant" in told() and receiver.url in told()
+        with pytest.raises(ProblemError, match="enable it first"):
+            await hooks.test(where, hook, said)
+        await hooks.rotate(where, hook, 60, said)
+        await hooks.delete(where, hook, said)
+    words = ("webhooks", "create", "https://10.0.0.1", "--address", where)
+    refused = await asyncio.to_thread(atelier, *words, cwd=stack.state_dir)
     assert refused.returncode == 2 and refused.stderr.startswith("URL: must be a URL with")
 
 
-def _delivered(hooks: webhook_pb2_grpc.WebhookServiceStub, generation_id: str) -> pb.Delivery:
+def _delivered(service: webhook_pb2_grpc.WebhookServiceStub, generation_id: str) -> pb.Delivery:
     request = pb.ListDeliveriesRequest(generation_id=generation_id)
     for _ in range(200):
-        [delivery] = hooks.ListDeliveries(request).deliveries
+        [delivery] = service.ListDeliveries(request).deliveries
         if delivery.state == pb.DELIVERY_STATE_DELIVERED:
             return delivery
         asyncio.run(asyncio.sleep(0.05))
@@ -149,10 +159,10 @@ def _delivered(hooks: webhook_pb2_grpc.WebhookServiceStub, generation_id: str) -
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_by_field(stack: Stack, request_: object, fields: set[str]) -> None:
-    hooks = webhook_pb2_grpc.WebhookServiceStub(stack.channel)
+    service = webhook_pb2_grpc.WebhookServiceStub(stack.channel)
     method = type(request_).__name__.removesuffix("Request")
     with pytest.raises(grpc.RpcError) as refused:
-        getattr(hooks, method)(request_)
+        getattr(service, method)(request_)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     bad = error_details_pb2.BadRequest()
     assert any(d.Unpack(bad) for d in rpc_status.from_call(refused.value).details)
