@@ -45,6 +45,9 @@ OPTIONS = {
     "events": "--event",
     "description": "--description",
     "overlap_seconds": "--overlap",
+    "tenant": "TENANT",
+    "scopes": "--scope",
+    "expire_days": "--days",
     "webhook_id": "WEBHOOK",
     "generation_id": "--generation",
 }

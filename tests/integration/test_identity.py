@@ -6,13 +6,18 @@ somebody else's has to be answered as what was never there.
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import grpc
+import psycopg
 import pytest
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -20,7 +25,11 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_status import rpc_status
+from psycopg.conninfo import make_conninfo
+from typer.testing import CliRunner
 
+from atelier.api_keys import ID_BYTES, SECRET_BYTES, new_key, read_key
+from atelier.cli.__main__ import app
 from atelier.v1 import access_pb2, fleet_pb2, generation_pb2, model_pb2, preset_pb2, webhook_pb2
 from gateway.scopes import SCOPE_OF
 from tests.support.ports import free_address
@@ -161,9 +170,6 @@ def drawn_over(key: str) -> generation_pb2.CreateGenerationRequest:
 
 def other_query(token: str) -> str:
     """A token as if of a list that never was."""
-    import base64
-    import json
-
     read = json.loads(base64.urlsafe_b64decode(token))
     return base64.urlsafe_b64encode(
         json.dumps({"before": NEVER, "query": "0" * len(read["query"])}).encode()
@@ -186,15 +192,21 @@ class Scene:
     nobody: Line
 
 
+def database(postgres: str) -> str:
+    """Another one, empty."""
+    name = f"t{uuid4().hex}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+    return make_conninfo(postgres, dbname=name)
+
+
 @pytest.fixture(scope="module")
 def processes(
     postgres: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Process, Process, Path]]:
-    from tests.integration.conftest import _database
-
     folder = tmp_path_factory.mktemp("identity")
     address = free_address()
-    with scheduler_process(_database(postgres), folder) as scheduler:
+    with scheduler_process(database(postgres), folder) as scheduler:
         gateway = Process(
             "gateway",
             address,
@@ -213,15 +225,15 @@ def processes(
         # An operator's own door, on loopback: it asks for no key, and makes the first one.
         office = Process(
             "gateway",
-            free_address(),
+            (inside := free_address()),
             folder / "office.log",
+            gateway_listen=inside,
             scheduler_address=scheduler.address,
             model_repository=folder,
             s3_endpoint="127.0.0.1:9",
             s3_access_key="a",
             s3_secret_key="canary-of-s3",
         )
-        office._env["ATELIER_GATEWAY_LISTEN"] = office.address
         with gateway, office:
             yield gateway, office, folder
 
@@ -355,10 +367,62 @@ async def test_a_key_is_rotated_listed_and_revoked(scene: Scene) -> None:
     assert not any(text.split("_")[2] in str(listed) for text in scene.texts)
 
 
+async def test_a_key_that_is_no_good_says_why(scene: Scene) -> None:
+    service, asked = "/atelier.v1.AccessService/", generation_pb2.ListGenerationsRequest()
+
+    async def made() -> access_pb2.CreateKeyResponse:
+        request = access_pb2.CreateKeyRequest(tenant="acme", scopes=["read"], expire_days=1)
+        [answer] = await scene.operator(service + "CreateKey", request)
+        assert isinstance(answer, access_pb2.CreateKeyResponse)
+        scene.texts.append(answer.text)
+        return answer
+
+    async def refused(text: str) -> tuple[str, str]:
+        return (await Line(scene.channel, text).refused(G + "ListGenerations", asked))[:2]
+
+    revoked, expired = await made(), await made()
+    await scene.operator(service + "RevokeKey", access_pb2.RevokeKeyRequest(id=revoked.key.id))
+    rotate = access_pb2.RotateKeyRequest(id=expired.key.id)  # no overlap
+    await scene.operator(service + "RotateKey", rotate)
+    assert await refused(revoked.text) == ("UNAUTHENTICATED", "API_KEY_REVOKED")
+    assert await refused(expired.text) == ("UNAUTHENTICATED", "API_KEY_EXPIRED")
+    assert await refused(expired.text[:-1]) == ("UNAUTHENTICATED", "API_KEY_GARBLED")
+    unknown = new_key(bytes(ID_BYTES), bytes(SECRET_BYTES))
+    assert await refused(unknown) == ("UNAUTHENTICATED", "API_KEY_UNKNOWN")
+    again = await scene.operator.refused(service + "RotateKey", rotate)
+    assert again[:2] == ("FAILED_PRECONDITION", "API_KEY_ENDED")
+
+
+async def test_an_operator_makes_and_ends_keys_from_the_command_line(
+    processes: tuple[Process, Process, Path],
+) -> None:
+    _, office, _ = processes
+
+    async def keys(*words: str) -> str:
+        command = ["keys", *words, "--address", office.address]
+        return (await asyncio.to_thread(CliRunner().invoke, app, command)).output
+
+    made = (await keys("create", "shop", "--days", "7", "--description", "[till]")).splitlines()
+    key_id = made[0].split()[1]
+    assert made[0] == f"key {key_id} of shop: generate, read" and read_key(made[1])
+    listed = await keys("list", "shop")
+    assert "[till]" in listed and "good" in listed and made[1] not in listed
+    rotated = await keys("rotate", key_id, "--overlap", "0")
+    assert read_key(rotated.splitlines()[1])
+    assert await keys("revoke", key_id) == f"key {key_id} of shop is revoked\n"
+    assert "revoked" in await keys("list")
+    assert (await keys("create", "Shop!")).startswith("TENANT: must be")
+
+
 async def test_no_log_tells_a_secret_or_a_prompt(
     scene: Scene, processes: tuple[Process, Process, Path]
 ) -> None:
-    """P14, of what the tests above did: it must come after them."""
+    """P14, of what the tests above did, and of a few calls that are refused with a key in them."""
+    asked = generation_pb2.ListGenerationsRequest()
+    for text in (scene.texts[0][:-1], scene.texts[0] + "0"):
+        told = await Line(scene.channel, text).refused(G + "ListGenerations", asked)
+        assert told[1] == "API_KEY_GARBLED" and text not in told[2]
+    await scene.reader.refused(G + "CreateGeneration", drawn(""))
     logs = {path.name: path.read_text() for path in processes[2].glob("*.log")}
     assert set(logs) == {"gateway.log", "office.log", "scheduler.log"}
     assert "PERMISSION_DENIED" in logs["gateway.log"]  # it is written there, what was refused
