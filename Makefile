@@ -12,7 +12,7 @@ export PROMPT STATE_DIR PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help run test test-faults test-faults-long test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics dashboards check-dashboards check-alerts lint format types \
 	train-tiny-image export-tiny-image export-tiny-video obey train-tiny-video obey-video \
-	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-gateway bench-pauses bench-store bench-engines bench-int8 test-wheel simulate-faults mutants lock clean
+	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-gateway bench-pauses bench-store bench-metrics bench-engines bench-int8 test-wheel simulate-faults mutants lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 20
@@ -127,6 +127,9 @@ bench-pauses: .venv/.dev ## Python's collector with 10,000 queued generations (4
 FINISHED ?= 10000000
 bench-store: .venv/.dev ## what FINISHED generations of history cost the hot path (15 minutes, 20 GB of disk for ten million)
 	@.venv/bin/python -m benchmarks.bench_store --finished $(FINISHED)
+
+bench-metrics: .venv/.dev ## what metrics cost: calls with and without, side by side (half a minute)
+	@.venv/bin/python -m benchmarks.bench_metrics
 
 bench-engines: .venv/.dev ## engines of Stable Diffusion 1.5's structure, built without a GPU (minutes, 7 GB)
 	@.venv/bin/python -m benchmarks.bench_engines

@@ -26,6 +26,7 @@ from agent.triton import LIVE_SECONDS, Triton
 from atelier.catalog import Catalog
 from atelier.config import AgentSettings
 from atelier.copy_back import CopyBack
+from atelier.metrics import is_scraped
 from atelier.stores import Stores
 
 log = structlog.get_logger()
@@ -72,7 +73,7 @@ async def serve(
     steps = None
     if meter:
         stores.measure(meter)
-        steps = Steps(meter)
+        steps = Steps(meter) if is_scraped(meter) else None
     copy_back = CopyBack(stores, settings.url_lifetime_seconds)
     store = store or stores
     inputs, results, checkpoints = Inputs(store), Results(store), Checkpoints(store)

@@ -22,7 +22,7 @@ from atelier.errors import AtelierError, DeposedError, StorageRefusedError, Unav
 from atelier.failpoints import failpoint
 from atelier.generation import Event, sources
 from atelier.instruments import DATABASE_DURATION, DATABASE_WAITING
-from atelier.metrics import Labels, histogram, observe
+from atelier.metrics import Labels, histogram, is_scraped, observe
 
 log = structlog.get_logger()
 
@@ -104,6 +104,8 @@ class Database:
 
     def measure(self, meter: Meter) -> None:
         """Tell how long statements take from now on, and how many wait for a connection."""
+        if not is_scraped(meter):
+            return
         self._took = histogram(meter, DATABASE_DURATION)
 
         def waiting() -> list[tuple[float, Labels]]:

@@ -11,7 +11,14 @@ from contextlib import contextmanager
 
 import structlog
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.metrics import Counter, Histogram, Meter, NoOpMeterProvider, Observation
+from opentelemetry.metrics import (
+    Counter,
+    Histogram,
+    Meter,
+    NoOpMeter,
+    NoOpMeterProvider,
+    Observation,
+)
 from opentelemetry.metrics import _Gauge as Gauge  # the API's own; its public name is to come
 from opentelemetry.sdk import metrics as sdk
 from opentelemetry.sdk.metrics.export import CardinalityLimits
@@ -77,6 +84,11 @@ def exported(
             thread.join()
     finally:
         provider.shutdown()
+
+
+def is_scraped(meter: Meter | None) -> bool:
+    """Whether anybody sees what is measured: where calls pass by the thousand, it is not, else."""
+    return meter is not None and not isinstance(meter, NoOpMeter)
 
 
 def counter(meter: Meter, declared: Instrument, *labels: Labels) -> Counter:

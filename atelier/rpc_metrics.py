@@ -17,6 +17,8 @@ from atelier.rpc import OncePerMethod
 # Tells a balancer every second that all is well, and operators' tools what there is.
 _UNTOLD = ("/grpc.health.", "/grpc.reflection.")
 
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+
 Handle = Callable[..., Any]
 
 
@@ -89,7 +91,5 @@ class MeasuringInterceptor(OncePerMethod):
 
 def _code(context: grpc.aio.ServicerContext) -> str:
     """The status that the call ended with, by its name; a handler that set none ended well."""
-    code = context.code()
-    if isinstance(code, grpc.StatusCode):
-        return str(code.name)
-    return next((known.name for known in grpc.StatusCode if known.value[0] == code), "OK")
+    code = context.code()  # a number, where the handler did not say it by name
+    return str(code.name) if isinstance(code, grpc.StatusCode) else _NAMES.get(code, "OK")

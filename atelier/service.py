@@ -15,6 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.metrics import Meter
 
+from atelier.metrics import is_scraped
 from atelier.rpc import MAX_MESSAGE_BYTES, SERVER_OPTIONS, ErrorInterceptor
 from atelier.rpc_metrics import MeasuringInterceptor
 
@@ -96,7 +97,7 @@ async def serving(
     """
     options = {**dict(SERVER_OPTIONS), "grpc.max_receive_message_length": max_request_bytes}
     # The errors' own is inside: what is measured is what the caller is told.
-    measuring = [MeasuringInterceptor(meter)] if meter else []
+    measuring = [MeasuringInterceptor(meter)] if meter and is_scraped(meter) else []
     server = grpc.aio.server(
         options=[*options.items()], interceptors=[*measuring, ErrorInterceptor(), *interceptors]
     )

@@ -17,7 +17,7 @@ from atelier.database import Database
 from atelier.generation import Failure, State
 from atelier.generation_store import GenerationStore
 from atelier.key_store import KeyStore
-from atelier.metrics import exported
+from atelier.metrics import exported, is_scraped
 from atelier.migrate import migrate
 from atelier.order_store import OrderStore
 from atelier.preset_store import PresetStore
@@ -147,7 +147,8 @@ async def _run(settings: SchedulerSettings) -> None:
         await orders.take_up()
         await _take_up(store, live, catalog)
         names = Names()
-        live.watchers.heard = Measures(meter, live, names, clock=clock)
+        if is_scraped(meter):
+            live.watchers.heard = Measures(meter, live, names, clock=clock)
         store.database.measure(meter)
         standings = Standings(meter, live, fleet, names, clock=clock)
         stack.enter_context(settled())

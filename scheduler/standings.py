@@ -15,7 +15,7 @@ from opentelemetry.metrics import Meter
 from atelier import instruments as told
 from atelier.generation import Priority
 from atelier.instruments import Instrument
-from atelier.metrics import Labels, observe
+from atelier.metrics import Labels, is_scraped, observe
 from scheduler.device import Device
 from scheduler.fleet import AWAY, Fleet
 from scheduler.live import Live
@@ -41,6 +41,7 @@ class Standings:
     def __init__(
         self, meter: Meter, live: Live, fleet: Fleet, names: Names, *, clock: Callable[[], float]
     ) -> None:
+        self._scraped = is_scraped(meter)
         self._live = live
         self._fleet = fleet
         self._names = names
@@ -53,7 +54,9 @@ class Standings:
             observe(meter, gauge, lambda gauge=gauge: self._points[gauge])  # type: ignore[misc]
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Look until cancelled; where nobody scrapes, only wait for that."""
+        if not self._scraped:
+            await asyncio.Event().wait()
         while True:
             for number in range(ALL_EVERY):
                 self._times()
