@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Self, TextIO
 
 OK, FAIL, UNKNOWN, INVOKE = "ok", "fail", "unknown", "invoke"
 
@@ -45,7 +45,10 @@ class History:
     def count(self, call: str, phase: str) -> int:
         return sum(one.call == call and one.phase == phase for one in self.told)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 from atelier.embedded.processes import is_stopped
@@ -27,7 +28,7 @@ Hurt = Callable[[Stack, Random], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Fault:
-    """One of a kind (kill, freeze, line, commit, failpoint), and what is hurt."""
+    """One of a kind (kill, freeze, line, commit, clock, failpoint), and what is hurt."""
 
     kind: str
     what: str
@@ -145,6 +146,34 @@ def killed_in_commit(whole: bool) -> Fault:
     return Fault("commit", "postgres" if whole else "a backend", hurt)
 
 
+def clock(what: str, seconds: int) -> Fault:
+    """The wall clock of one process is off (the monotonic one is not); of the leader's, too, for
+    the other is frozen meanwhile."""
+
+    async def hurt(stack: Stack, rng: Random) -> None:
+        name = named(stack, "stand-by" if what == "leader" else what)
+        moved = {
+            "LD_PRELOAD": str(FAKETIME),
+            "FAKETIME": f"{seconds:+d}s",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        await _renew(stack, name, moved)
+        if what == "leader":
+            await asyncio.sleep(2.0)  # it stands by
+            await freeze("leader").hurt(stack, rng)
+        await asyncio.sleep(rng.uniform(*FROZEN_SECONDS))
+        await _renew(stack, name, {})
+
+    return Fault("clock", f"{what} {seconds:+d} s", hurt)
+
+
+async def _renew(stack: Stack, name: str, more: Mapping[str, str]) -> None:
+    before = stack.pid(name)
+    stack.wear(name, more)
+    stack.kill(name)
+    await stack.restarted(name, before)
+
+
 # Who comes by, and what else must be killed for it to (a model is loaded where Triton is new).
 _COMERS = {
     "submit_before_commit": SCHEDULERS, "submit_committed": SCHEDULERS,
@@ -216,7 +245,11 @@ FREEZES = [freeze(part) for part in PARTS]
 LINES = [line(w, how) for w in ("postgres", "s3") for how in ("frozen", "late", "reset")]
 COMMITS = [unheard("postgres"), unheard("s3"), killed_in_commit(True), killed_in_commit(False)]
 FAILPOINTS = [at(point, what) for point in PLACES for what in ("exit", "stop")]
-ALL = [*KILLS, *FREEZES, *LINES, *COMMITS, *FAILPOINTS]
+# Where libfaketime is (Debian's package of that name); without it there are no such faults.
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+_MOVED = ("gateway", "leader", "agent") if FAKETIME else ()
+CLOCKS = [clock(part, seconds) for part in _MOVED for seconds in (3_600, -3_600)]
+ALL = [*KILLS, *FREEZES, *LINES, *COMMITS, *CLOCKS, *FAILPOINTS]
 FEW = [kill("leader"), freeze("agent"), unheard("postgres"), line("s3", "reset")]
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -23,7 +24,7 @@ from tests.faults.stack import Stack, running
 
 CLIENTS, CALM_SECONDS, DRAIN_SECONDS = 8, 0.5, 120.0
 LEAST_A_SECOND = 0.5  # acknowledged generations: a run with fewer shows nothing
-IN_FLIGHT = 200
+IN_FLIGHT, FEW_STEPS = 200, 2
 # A caller that tries soon again: gRPC's own wait grows to two minutes.
 _CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1_000)]
 
@@ -70,11 +71,12 @@ async def run(
         two_hundred: before them, kill each part once with 200 generations in flight.
     """
     found, rng, began = Found(seed), Random(seed), time.monotonic()
-    history = History(folder / "history.jsonl")
     async with (
+        AsyncExitStack() as keeping,
         running(folder) as stack,
         grpc.aio.insecure_channel(stack.gateway, options=_CHANNEL) as channel,
     ):
+        history = keeping.enter_context(History(folder / "history.jsonl"))
         clients = [
             Client(f"c{n}", channel, history, Random(f"{seed}/{n}")) for n in range(CLIENTS + 1)
         ]
@@ -97,7 +99,6 @@ async def run(
         await drained(stack, DRAIN_SECONDS)
         evidence = await gather(stack, history.told)
         found.retried = sum(client.retried for client in (*clients, probe))
-    history.close()
     found.seconds = time.monotonic() - began
     _judge(found, evidence)
     found.unknown = sum(told.phase == UNKNOWN for told in history.told)
@@ -144,7 +145,7 @@ async def _with_many(
     """Kill a part while 200 generations are in flight; all must succeed, and no caller sees more
     than calls that it has to send again."""
     caller = Client(f"two-hundred-{part}", channel, history, Random(seed))
-    made = await asyncio.gather(*(caller.create("common") for _ in range(IN_FLIGHT)))
+    made = await asyncio.gather(*(caller.create("common", FEW_STEPS) for _ in range(IN_FLIGHT)))
     before, began = stack.pid(part), time.monotonic()
     stack.kill(part)
     ended = await asyncio.gather(*(caller.end(one) for one in made))

@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import cast
+
+import psycopg
 
 from atelier.embedded.part import Part
 from atelier.embedded.postgres import Postgres
@@ -45,6 +47,8 @@ class Stack:
         self.notices: list[str] = []
         self.supervisor = Supervisor(parts.parts, logs, Hooks(notice=self.notices.append))
         self._between()
+        rooms = [part for part in self.parts.values() if isinstance(part, Room)]
+        self._settings = {room.name: room.settings for room in rooms}
 
     def _between(self) -> None:
         """Our processes go to the database and the store by the proxies."""
@@ -73,13 +77,11 @@ class Stack:
         return self.keeper(name).record().pid
 
     def leader(self) -> str:
-        """The scheduler that took the lead last."""
-        led = {}
-        for name in SCHEDULERS:
-            for line in self.keeper(name).log.read_text(errors="replace").splitlines():
-                if '"leads"' in line or " leads " in line:
-                    led[line] = name
-        return led[max(led)]
+        """The scheduler that leads, as the database has it."""
+        with psycopg.connect(self.postgres.dsn, connect_timeout=3) as connection:
+            [holder] = connection.execute("SELECT holder FROM leader").fetchone() or ("",)
+        [name] = [n for n in SCHEDULERS if str(holder).endswith(self.parts[n].address)]
+        return name
 
     def kill(self, name: str) -> None:
         """SIGKILL to the part's first process; the supervisor ends the rest of it."""
@@ -104,9 +106,11 @@ class Stack:
 
     def arm(self, name: str, failpoints: str) -> None:
         """What its next process has; an empty text disarms."""
-        room = cast(Room, self.parts[name])
-        kept = {k: v for k, v in room.settings.items() if k != VARIABLE}
-        room.settings = {**kept, VARIABLE: failpoints} if failpoints else kept
+        self.wear(name, {VARIABLE: failpoints} if failpoints else {})
+
+    def wear(self, name: str, more: Mapping[str, str]) -> None:
+        """The environment of its next process, beside what it always has."""
+        cast(Room, self.parts[name]).settings = {**self._settings[name], **more}
 
 
 def family(pid: int) -> list[int]:

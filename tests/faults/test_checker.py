@@ -120,9 +120,8 @@ def test_it_counts() -> None:
 
 
 def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
-    history = History(tmp_path / "history.jsonl")
-    history.add("c0", "create", INVOKE, key="k1")
-    history.add("c0", "get", OK, key="k1", id="g1", state="SUCCEEDED", result_keys=(FILE.key,))
-    history.close()
+    with History(tmp_path / "history.jsonl") as history:
+        history.add("c0", "create", INVOKE, key="k1")
+        history.add("c0", "get", OK, key="k1", id="g1", state="SUCCEEDED", result_keys=(FILE.key,))
     assert read(tmp_path / "history.jsonl") == history.told
     assert history.count("get", OK) == 1
