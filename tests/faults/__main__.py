@@ -27,6 +27,7 @@ SHORT = [*KILLS, *FREEZES, *LINES, *COMMITS]
 def main(
     minutes: Annotated[float, typer.Option(help="Of faults; 0: each once, in two.")] = 0,
     seed: Annotated[int | None, typer.Option(help="Of the order; drawn if not given.")] = None,
+    many: Annotated[bool, typer.Option(help="Also kill each part with 200 in flight.")] = True,
     out: Annotated[Path | None, typer.Option(help="A folder for the report.")] = None,
 ) -> None:
     """Hurt the stack, and see that no promise breaks."""
@@ -35,7 +36,8 @@ def main(
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     faults = _again_and_again(seed) if minutes else iter(schedule(Random(seed), SHORT))
     seconds = minutes * 60 or 100
-    found = asyncio.run(run(folder, seed, faults, seconds=seconds, two_hundred=bool(minutes)))
+    two_hundred = many and bool(minutes)
+    found = asyncio.run(run(folder, seed, faults, seconds=seconds, two_hundred=two_hundred))
     if out:
         write(found, out)
     print(
