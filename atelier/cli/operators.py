@@ -152,7 +152,7 @@ def trace(
     state_dir: StateDirOption = DEFAULT_STATE_DIR,
 ) -> None:
     """Show a generation's life: its waits, loads and phases as a waterfall, attempt by attempt."""
-    ask(address, state_dir, lambda where: trace_(where, generation, Console()))
+    ask(address, state_dir, lambda where: trace_(where, generation, wide()))
 
 
 def timeline(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Coroutine
@@ -10,7 +11,7 @@ from copy import deepcopy
 from typing import Any
 
 import grpc
-from rich.console import Console, Group
+from rich.console import Console, ConsoleDimensions, Group
 from rich.text import Text
 
 from atelier import rpc
@@ -135,7 +136,9 @@ class _Top:
     async def _draw(self, screen: Any) -> None:
         while True:
             self._dirty.clear()
-            width, height = self._console.size
+            # Asked each time: rich would believe COLUMNS and LINES, which do not follow a resize.
+            width, height = os.get_terminal_size(sys.stdin.fileno())
+            self._console.size = ConsoleDimensions(width, height)
             fleet = self._held or self._fleet
             lines = draw(fleet, self._view, width, height, utc_now(), self._address)
             screen.update(Group(*lines))

@@ -43,6 +43,7 @@ class View:
     backwards: bool = False
     chosen: str = ""
     first: int = 0  # line of the devices that is shown first
+    at: int = 0  # line that is chosen; what is there takes over where the chosen has gone
     said: str = ""
     question: str = ""
     detail: Sequence[Text] = ()
@@ -188,8 +189,8 @@ def _window(
     room -= 1
     if choosing and rest:
         keys = [key for key, _ in rest]
-        at = keys.index(view.chosen) if view.chosen in keys else min(view.first, len(keys) - 1)
-        view.chosen = keys[at]
+        at = keys.index(view.chosen) if view.chosen in keys else min(view.at, len(keys) - 1)
+        view.chosen, view.at = keys[at], at
         if len(rest) > room:
             room -= 1  # for how many there are
         view.first = max(0, min(view.first, at, len(rest) - room))

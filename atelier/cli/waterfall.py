@@ -79,7 +79,7 @@ def _title(life: Life) -> Text:
     how = f"{word} {'for' if life.ended is None else 'after'} {life.end - life.start:.3f} s{tries}"
     steps = f", {life.steps} steps" if life.steps else ""
     style = "bold red" if word in ("failed", "expired") else "bold"
-    return Text.assemble((life.id, "bold"), f"  {life.model}{steps}  ", (how, style))
+    return Text.assemble((life.id, "bold"), "  ", (how, style), f"  {life.model}{steps}")
 
 
 def _waited(life: Life, attempt: Attempt, scale: _Scale) -> list[Text]:

@@ -71,7 +71,7 @@ def test_the_waterfall_tells_each_and_stays_in_its_width() -> None:
         lines = waterfall(of_answer(answer(*TWICE), ID), width)
         assert all(line.cell_len <= width for line in lines)
     words = [" ".join(line.plain.replace("█", "").split()) for line in lines]
-    assert words[0] == f"{ID} tiny-image, 20 steps succeeded after 5.000 s, 2 attempts"
+    assert words[0] == f"{ID} succeeded after 5.000 s, 2 attempts tiny-image, 20 steps"
     assert words[2:6] == [
         "queued 1.100 s", "load on d0 0.900 s", "bound to d0: it leads", "attempt 1 on d0 1.000 s",
     ]  # fmt: skip
