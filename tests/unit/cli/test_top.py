@@ -93,8 +93,8 @@ def test_memory_that_is_measured_beyond_what_is_held_stands_out() -> None:
     assert memory_bar(pb.Device(id="away"), 8).plain == "········"
 
 
-@pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 200])
-@pytest.mark.parametrize("height", [8, 24, 60])
+@pytest.mark.parametrize("width", [20, 60, 120])
+@pytest.mark.parametrize("height", [8, 40])
 def test_a_thousand_devices_fit_any_terminal(width: int, height: int) -> None:
     fleet = told(snapshot(*(device(n, running=[running(n)]) for n in range(1_000))))
     view = View(chosen="gpu-7")
