@@ -120,7 +120,7 @@ GUESSES: dict[str, Callable[[Theirs], tuple[Message, Message]]] = {
     W + "RedeliverWebhook": lambda t: by_id(webhook_pb2.RedeliverWebhookRequest, t.delivery),
 }
 # Methods that name nothing of a tenant's, or answer with what is the caller's alone: what they say
-# to the second tenant must hold nothing of the first one's.
+# to a third tenant must hold nothing of the first one's.
 LISTS: dict[str, Callable[[Theirs], Message]] = {
     G + "ListGenerations": lambda t: generation_pb2.ListGenerationsRequest(),
     P + "ListPresets": lambda t: preset_pb2.ListPresetsRequest(),
@@ -128,7 +128,7 @@ LISTS: dict[str, Callable[[Theirs], Message]] = {
     W + "ListDeliveries": lambda t: webhook_pb2.ListDeliveriesRequest(
         webhook_id=t.webhook, page_token=t.deliveries_token
     ),
-    # The first one's request_id, and its name of a preset, are free for the second one.
+    # The first one's request_id, and its name of a preset, are free for others.
     G + "CreateGeneration": lambda t: drawn("r1"),
     G + "CreateGenerations": lambda t: generation_pb2.CreateGenerationsRequest(
         requests=[drawn("r2"), drawn_over(t.object_key)]
@@ -187,7 +187,8 @@ class Scene:
     theirs: Theirs
     operator: Line
     first: Line
-    second: Line
+    second: Line  # has nothing, and guesses
+    third: Line  # makes things of its own
     reader: Line
     nobody: Line
 
@@ -256,9 +257,11 @@ async def scene(processes: tuple[Process, Process, Path]) -> AsyncIterator[Scene
 
         first = await line("acme", "generate", "read")
         second = await line("else", "generate", "read")
+        third = await line("third", "generate", "read")
         yield Scene(
             folder / "gateway.log", gateway.address, texts, channel, await what_is_there(first),
-            await line("house", "admin"), first, second, await line("acme", "read"), Line(channel),
+            await line("house", "admin"), first, second, third, await line("acme", "read"),
+            Line(channel),
         )  # fmt: skip
 
 
@@ -325,7 +328,7 @@ async def test_what_is_somebody_else_s_is_as_what_never_was(scene: Scene, method
 
 @pytest.mark.parametrize("method", sorted(LISTS))
 async def test_an_answer_holds_nothing_of_somebody_else_s(scene: Scene, method: str) -> None:
-    [answer] = await scene.second(method, LISTS[method](scene.theirs))
+    [answer] = await scene.third(method, LISTS[method](scene.theirs))
     told, theirs = answer.SerializeToString(), scene.theirs
     for secret in (theirs.generation, theirs.webhook, theirs.delivery, "acme"):
         assert secret.encode() not in told
