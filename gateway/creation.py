@@ -87,6 +87,11 @@ class Creation:
                     answers[number].generation.CopyFrom(one)
                 else:
                     _tell(answers[number], one)
+        # In the order of the requests, which chance breaks within a millisecond: lists show it,
+        # and of several with one request_id the first stands.
+        ids = sorted(submit.generation.id for submit in submits.values())
+        for submit, id_ in zip(submits.values(), ids, strict=True):
+            submit.generation.id = id_
         numbers = iter(submits)
         for together in in_messages(submits.values()):
             try:

@@ -71,7 +71,7 @@ async def test_a_thousand_large_ones_fit_any_client_and_the_scheduler(scheduler:
         large = [request(image={"prompt": text, "seed": n}) for n in range(1_000)]
         answers = (await create(batch(*large))).answers
         ids = [answer.generation.id for answer in answers]
-        assert len(set(ids)) == 1_000
+        assert len(set(ids)) == 1_000 and ids == sorted(ids)
         assert not answers[0].generation.HasField("image")
         read = await caller.generations.GetGeneration(pb.GetGenerationRequest(id=ids[-1]))
         assert (read.generation.image.prompt, read.generation.image.seed) == (text, 999)
