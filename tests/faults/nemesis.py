@@ -22,13 +22,14 @@ from tests.faults.stack import SCHEDULERS, Stack, family, thaw
 
 FROZEN_SECONDS = (3.5, 7.0)  # the leader's lease is 3 s
 LINE_SECONDS = (2.0, 6.0)
+UNSURE_SECONDS = 15.0
 REACH_SECONDS = 20.0  # for a failpoint to be passed
 Hurt = Callable[[Stack, Random], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One of a kind (kill, freeze, line, commit, clock, failpoint), and what is hurt."""
+    """One of a kind (kill, freeze, line, commit, clock, failpoint ...), and what is hurt."""
 
     kind: str
     what: str
@@ -245,11 +246,26 @@ FREEZES = [freeze(part) for part in PARTS]
 LINES = [line(w, how) for w in ("postgres", "s3") for how in ("frozen", "late", "reset")]
 COMMITS = [unheard("postgres"), unheard("s3"), killed_in_commit(True), killed_in_commit(False)]
 FAILPOINTS = [at(point, what) for point in PLACES for what in ("exit", "stop")]
+
+
+def told_it_failed(percent: float) -> Fault:
+    """Statements and stored objects succeed, and so many of them are told to have failed."""
+
+    async def hurt(stack: Stack, rng: Random) -> None:
+        armed = f"statement_done={percent:g}%raise;put_done={percent:g}%raise;seed={rng.random()}"
+        await _restart(stack, (*SCHEDULERS, "agent"), armed)
+        await asyncio.sleep(UNSURE_SECONDS)
+        await _restart(stack, (*SCHEDULERS, "agent"), "")
+
+    return Fault("told it failed", f"{percent:g} %", hurt)
+
+
 # Where libfaketime is (Debian's package of that name); without it there are no such faults.
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 _MOVED = ("gateway", "leader", "agent") if FAKETIME else ()
 CLOCKS = [clock(part, seconds) for part in _MOVED for seconds in (3_600, -3_600)]
-ALL = [*KILLS, *FREEZES, *LINES, *COMMITS, *CLOCKS, *FAILPOINTS]
+UNSURE = [told_it_failed(1), told_it_failed(5)]
+ALL = [*KILLS, *FREEZES, *LINES, *COMMITS, *CLOCKS, *UNSURE, *FAILPOINTS]
 FEW = [kill("leader"), freeze("agent"), unheard("postgres"), line("s3", "reset")]
 
 
