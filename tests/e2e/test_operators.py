@@ -78,9 +78,9 @@ def test_models_come_and_go_by_order(stack: Stack) -> None:
     assert "FailedPrecondition" in refused.stderr and "MODEL_PINNED" in refused.stderr
     grpcurl(stack, f"{FLEET}/UnpinModel", data=names)
     assert "unloads" in ordered(stack, "unload", MODEL, "cpu-0")
-    wait_until(lambda: not resident(stack) and not device(stack).unloading_model, 30)
+    wait_until(lambda: MODEL not in resident(stack) and not device(stack).unloading_model, 30)
     ordered(stack, "load", MODEL, "--wait")
-    assert resident(stack) == [MODEL]
+    assert MODEL in resident(stack)
     trace = json.loads(grpcurl(stack, f"{FLEET}/GetTrace", data={"limit": 10}))
     # What host memory holds may be decided anew in between.
     moves = [d for d in trace["decisions"] if d["kind"] != "DECISION_KIND_HOLD"][-2:]
