@@ -45,7 +45,8 @@ class ScriptedAgent:
         self.say(hello=self._hello)
         self._call = stub.Connect(self._requests(), wait_for_ready=True)
         self._reader = asyncio.create_task(self._read())
-        self.welcome = (await self.expect("welcome")).welcome
+        # Through a fail-over: a lease, a frozen leader to be left, and a pause before the next try.
+        self.welcome = (await self.expect("welcome", 25)).welcome
         return self
 
     async def __aexit__(
