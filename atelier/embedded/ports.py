@@ -18,6 +18,14 @@ from atelier.embedded.state import write_json
 HOST = "127.0.0.1"
 RANGE = range(20_000, 32_000)
 _TRIES = 200
+_SHARES = 16
+
+
+def share_of(pid: int) -> range:
+    """Where a process looks for ports first. Between a look and the part that then listens, somebody
+    else who starts may find the same port free: those that start at once look in different places."""
+    size = len(RANGE) // _SHARES
+    return RANGE[pid % _SHARES * size :][:size]
 
 
 def is_free(port: int) -> bool:
@@ -34,10 +42,18 @@ def is_free(port: int) -> bool:
 class PortBook:
     """Remembers in a file which port each part has."""
 
-    def __init__(self, path: Path, rng: Random, free: Callable[[int], bool] = is_free) -> None:
+    def __init__(
+        self,
+        path: Path,
+        rng: Random,
+        free: Callable[[int], bool] = is_free,
+        first: range = RANGE,
+    ) -> None:
+        """`first`: where to look before all of RANGE."""
         self._path = path
         self._rng = rng
         self._free = free
+        self._first = first
         self._ports = _read(path)
 
     def take(self, name: str, wanted: int | None = None) -> int:
@@ -62,8 +78,8 @@ class PortBook:
 
     def _draw(self) -> int:
         taken = set(self._ports.values())
-        for _ in range(_TRIES):
-            port = self._rng.choice(RANGE)
+        for tried in range(_TRIES):
+            port = self._rng.choice(self._first if tried < _TRIES // 2 else RANGE)
             if port not in taken and self._free(port):
                 return port
         raise PartError(f"no free port found between {RANGE.start} and {RANGE.stop}")

@@ -20,7 +20,7 @@ from random import SystemRandom
 
 from atelier.config import model_repository
 from atelier.embedded.part import Part
-from atelier.embedded.ports import PortBook, is_free
+from atelier.embedded.ports import PortBook, is_free, share_of
 from atelier.embedded.postgres import Postgres
 from atelier.embedded.rooms import Agent, Room, Scheduler
 from atelier.embedded.s3 import BUCKET, PORTS, ObjectStore
@@ -60,7 +60,8 @@ def build(state: StateDir, options: StackOptions, *, keep_ports: bool = False) -
     Raises:
         PartError: a port that was asked for is taken.
     """
-    book = PortBook(state.ports, SystemRandom(), (lambda _: True) if keep_ports else is_free)
+    free = (lambda _: True) if keep_ports else is_free
+    book = PortBook(state.ports, SystemRandom(), free, share_of(os.getpid()))
     secrets = state.secrets()
     threads = max(1, (os.cpu_count() or 1) // options.devices)
 

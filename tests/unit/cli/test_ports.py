@@ -4,7 +4,7 @@ from random import Random
 import pytest
 
 from atelier.embedded.part import PartError
-from atelier.embedded.ports import RANGE, PortBook
+from atelier.embedded.ports import RANGE, PortBook, share_of
 
 
 def book(path: Path, *, seed: int = 1, taken: set[int] | None = None) -> PortBook:
@@ -64,3 +64,17 @@ def test_a_file_that_makes_no_sense_is_forgotten(tmp_path: Path, text: str) -> N
 def test_no_port_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PartError, match="no free port"):
         PortBook(tmp_path / "ports.json", Random(1), lambda port: False).take("gateway")
+
+
+def test_those_that_start_at_once_look_in_different_places(tmp_path: Path) -> None:
+    shares = [share_of(pid) for pid in range(4_000, 4_016)]
+    assert all(port in RANGE for share in shares for port in (share[0], share[-1]))
+    assert len({port for share in shares for port in share}) == sum(map(len, shares))
+    book = PortBook(tmp_path / "ports.json", Random(1), lambda port: True, shares[3])
+    assert all(book.take(f"part {n}") in shares[3] for n in range(14))
+
+
+def test_who_finds_nothing_there_looks_elsewhere(tmp_path: Path) -> None:
+    share = share_of(1)
+    book = PortBook(tmp_path / "ports.json", Random(1), lambda port: port not in share, share)
+    assert book.take("gateway") in RANGE
