@@ -22,8 +22,10 @@ _SHARES = 16
 
 
 def share_of(pid: int) -> range:
-    """Where a process looks for ports first. Between a look and the part that then listens, somebody
-    else who starts may find the same port free: those that start at once look in different places."""
+    """Where a process looks for ports first: those that start at once look in different places.
+
+    Between a look and the part that then listens, somebody else may find the same port free.
+    """
     size = len(RANGE) // _SHARES
     return RANGE[pid % _SHARES * size :][:size]
 
