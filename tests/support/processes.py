@@ -103,8 +103,13 @@ class Process:
             time.sleep(0.05)
 
     def signal(self, number: int) -> None:
+        """SIGSTOP returns when each of its threads stands: until then some still answer."""
         assert self._child
         self._child.send_signal(number)
+        if number == signal.SIGSTOP:
+            threads = Path(f"/proc/{self._child.pid}/task")
+            while any(_state(thread) != "T" for thread in threads.iterdir()):
+                time.sleep(0.001)
 
     def wait(self, seconds: float) -> int:
         """Its exit status."""
@@ -122,3 +127,7 @@ class Process:
         if self._child and self._child.poll() is None:
             self._child.send_signal(signal.SIGTERM)
             assert self._child.wait(timeout=15) == 0, self.log.read_text()
+
+
+def _state(thread: Path) -> str:
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
