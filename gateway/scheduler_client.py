@@ -78,8 +78,8 @@ class SchedulerClient:
         self, request: pb.SubmitGenerationsRequest, context: grpc.aio.ServicerContext
     ) -> list[pb.SubmitGenerationsAnswer]:
         """What became of each."""
-        answer: pb.SubmitGenerationsResponse = await self._stub.SubmitGenerations(
-            request, timeout=self._timeout(context), wait_for_ready=True
+        answer: pb.SubmitGenerationsResponse = await self.ask(
+            self._stub.SubmitGenerations, request, context
         )
         return list(answer.answers)
 
@@ -89,9 +89,7 @@ class SchedulerClient:
         """Forget one; one that is not there is no error, for the call may be made twice."""
         request = pb.EraseGenerationRequest(tenant=tenant, id=generation_id)
         try:
-            await self._stub.EraseGeneration(
-                request, timeout=self._timeout(context), wait_for_ready=True
-            )
+            await self.ask(self._stub.EraseGeneration, request, context)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
@@ -112,8 +110,8 @@ class SchedulerClient:
             tenant=tenant, request_id=request_id, request_hash=request_hash
         )
         try:
-            answer: pb.FindSubmissionResponse = await self._stub.FindSubmission(
-                request, timeout=self._timeout(context), wait_for_ready=True
+            answer: pb.FindSubmissionResponse = await self.ask(
+                self._stub.FindSubmission, request, context
             )
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
@@ -125,16 +123,16 @@ class SchedulerClient:
         self, tenant: str, generation_id: str, context: grpc.aio.ServicerContext
     ) -> generation_pb2.Generation:
         request = pb.ReadGenerationRequest(tenant=tenant, id=generation_id)
-        answer: pb.ReadGenerationResponse = await self._stub.ReadGeneration(
-            request, timeout=self._timeout(context), wait_for_ready=True
+        answer: pb.ReadGenerationResponse = await self.ask(
+            self._stub.ReadGeneration, request, context
         )
         return answer.generation
 
     async def scan(
         self, request: pb.ScanGenerationsRequest, context: grpc.aio.ServicerContext
     ) -> list[generation_pb2.Generation]:
-        answer: pb.ScanGenerationsResponse = await self._stub.ScanGenerations(
-            request, timeout=self._timeout(context), wait_for_ready=True
+        answer: pb.ScanGenerationsResponse = await self.ask(
+            self._stub.ScanGenerations, request, context
         )
         return list(answer.generations)
 
@@ -142,8 +140,8 @@ class SchedulerClient:
         self, tenant: str, generation_id: str, context: grpc.aio.ServicerContext
     ) -> generation_pb2.Generation:
         request = pb.StopGenerationRequest(tenant=tenant, id=generation_id)
-        answer: pb.StopGenerationResponse = await self._stub.StopGeneration(
-            request, timeout=self._timeout(context), wait_for_ready=True
+        answer: pb.StopGenerationResponse = await self.ask(
+            self._stub.StopGeneration, request, context
         )
         return answer.generation
 
@@ -153,7 +151,7 @@ class SchedulerClient:
         request: Q,
         context: grpc.aio.ServicerContext,
     ) -> A:
-        """A call of `access`, `fleet`, `presets` or `webhooks`."""
+        """A call, within the caller's deadline."""
         answer: A = await method(request, timeout=self._timeout(context), wait_for_ready=True)
         return answer
 

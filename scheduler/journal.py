@@ -61,7 +61,6 @@ class Listener(Protocol):
 
     def hear(self, moment: Moment) -> None: ...
     def stepped(self, generation_id: str, step: int, seconds: float) -> None: ...
-    def reported(self, generation_id: str) -> None: ...
     def ended(self, row: Generation) -> None: ...
 
 
@@ -136,8 +135,6 @@ class Journal:
     def published(self, generation_id: str) -> None:
         """Its agent told of results; the database is asked to take them."""
         self._note(Kind.PUBLISHING, generation=generation_id)
-        if self.listener is not None:
-            self.listener.reported(generation_id)
 
     def of(self, generation_id: str) -> list[Moment]:
         """The moments of one generation that are still kept, the oldest first, and with them the

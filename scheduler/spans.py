@@ -44,7 +44,6 @@ class Story:
     known: datetime
     moments: list[Moment] = field(default_factory=list)
     steps: list[tuple[datetime, int, float]] = field(default_factory=list)
-    reported: datetime | None = None  # its results were stored
     earlier: bool = False  # another scheduler led when it came
 
 
@@ -130,8 +129,8 @@ def _phases(part: Span, story: Story) -> list[Span]:
         for moment in story.moments
         if moment.kind is Kind.PHASE and moment.attempt == int(number) and moment.phase in PHASES
     ]
-    if story.reported and part.start <= story.reported <= part.end:
-        found.append(("publish", story.reported))
+    publishing = [m.time for m in story.moments if m.kind is Kind.PUBLISHING]
+    found += [("publish", at) for at in publishing[-1:] if part.start <= at <= part.end]
     phases = []
     for (name, start), (_, stop) in pairwise([*found, ("", part.end)]):
         mine = [step for step in story.steps if name == "denoise" and start <= step[0] <= stop]

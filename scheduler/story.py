@@ -1,7 +1,7 @@
 """What is kept of each live generation for its trace, until it ends. Pure.
 
-It hears the journal's moments, and what is no moment: each denoise step, and the agent's word that
-its work is done. In memory alone: after a fail-over, what was before it is not known here.
+It hears the journal's moments, and what is no moment: each denoise step. In memory alone: after a
+fail-over, what was before it is not known here.
 """
 
 from __future__ import annotations
@@ -67,11 +67,6 @@ class Stories:
             story.steps.append((self._wall(), step, seconds))
             if len(story.steps) > MOST_STEPS:
                 del story.steps[1::2]
-
-    def reported(self, generation_id: str) -> None:
-        """Its agent has stored the results; they are to be published."""
-        if story := self._live.get(generation_id):
-            story.reported = self._wall()
 
     def ended(self, row: Generation) -> None:
         """It is final: its spans are told, and it is forgotten."""

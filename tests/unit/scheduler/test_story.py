@@ -90,7 +90,7 @@ def test_a_preemption_and_a_retry_make_one_trace_whose_times_add_up() -> None:
     for phase in (v1.PHASE_DECODING, v1.PHASE_UPLOADING):
         house.journal.progressed(running, phase)
         house.after(0.3)
-    house.stories.reported(row.id)
+    house.journal.published(row.id)
     house.after(0.1)
     spans = house.end(running, state=State.SUCCEEDED)
 
@@ -165,7 +165,7 @@ def test_many_steps_are_thinned() -> None:
 def test_nothing_is_kept_of_what_has_ended() -> None:
     house = House()
     house.stories.stepped("gone", 1, 0.1)
-    house.stories.reported("gone")
+    house.journal.published("gone")
     house.journal.stood(replace(generation(), state=State.CANCELLED))
     assert not house.told
     assert not len(house.stories)
