@@ -7,16 +7,14 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import grpc
 import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich.console import Console
 
-from atelier import rpc
 from atelier.cli import fleet_words as words
 from atelier.cli import problems
-from atelier.cli.where import program
+from atelier.cli.where import line_to, program
 from atelier.v1 import fleet_pb2 as pb
 from atelier.v1 import fleet_pb2_grpc
 
@@ -26,12 +24,9 @@ LOOK_SECONDS = 0.3  # between two looks at what is waited for
 
 @asynccontextmanager
 async def fleet_at(address: str) -> AsyncIterator[fleet_pb2_grpc.FleetServiceStub]:
-    """A gateway's FleetService. What a call in the block ends with becomes a ProblemError."""
-    async with rpc.channel(address) as channel:
-        try:
-            yield fleet_pb2_grpc.FleetServiceStub(channel)
-        except grpc.aio.AioRpcError as error:
-            raise problems.of_call(error, address) from error
+    """A gateway's FleetService."""
+    async with line_to(address) as line:
+        yield fleet_pb2_grpc.FleetServiceStub(line)
 
 
 async def devices(address: str, console: Console, *, as_json: bool) -> None:

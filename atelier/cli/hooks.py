@@ -6,15 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC
 
-import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from atelier import rpc
 from atelier.cli import problems
 from atelier.cli.fleet import CALL_SECONDS, print_json, say
+from atelier.cli.where import line_to
 from atelier.v1 import generation_pb2, webhook_pb2_grpc
 from atelier.v1 import webhook_pb2 as pb
 
@@ -25,12 +24,9 @@ _STYLES = {pb.DELIVERY_STATE_DELIVERED: "green", pb.DELIVERY_STATE_FAILED: "red"
 
 @asynccontextmanager
 async def hooks_at(address: str) -> AsyncIterator[webhook_pb2_grpc.WebhookServiceStub]:
-    """A gateway's WebhookService. What a call in the block ends with becomes a ProblemError."""
-    async with rpc.channel(address) as channel:
-        try:
-            yield webhook_pb2_grpc.WebhookServiceStub(channel)
-        except grpc.aio.AioRpcError as error:
-            raise problems.of_call(error, address) from error
+    """A gateway's WebhookService."""
+    async with line_to(address) as line:
+        yield webhook_pb2_grpc.WebhookServiceStub(line)
 
 
 async def create(

@@ -7,18 +7,16 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Annotated
 
-import grpc
 import typer
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from atelier import rpc
-from atelier.cli import problems
 from atelier.cli.fleet import CALL_SECONDS, print_json, say
 from atelier.cli.options import AddressOption, StateDirOption, ask, wide
 from atelier.cli.up import DEFAULT_STATE_DIR
+from atelier.cli.where import line_to
 from atelier.v1 import access_pb2 as pb
 from atelier.v1 import access_pb2_grpc
 
@@ -85,12 +83,9 @@ def rotate(
 
 @asynccontextmanager
 async def _keys_at(address: str) -> AsyncIterator[access_pb2_grpc.AccessServiceStub]:
-    """A gateway's AccessService. What a call in the block ends with becomes a ProblemError."""
-    async with rpc.channel(address) as channel:
-        try:
-            yield access_pb2_grpc.AccessServiceStub(channel)
-        except grpc.aio.AioRpcError as error:
-            raise problems.of_call(error, address) from error
+    """A gateway's AccessService."""
+    async with line_to(address) as line:
+        yield access_pb2_grpc.AccessServiceStub(line)
 
 
 async def _create(address: str, request: pb.CreateKeyRequest, console: Console) -> None:

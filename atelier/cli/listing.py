@@ -6,18 +6,16 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-import grpc
 import typer
 from google.protobuf.json_format import MessageToJson
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from atelier import rpc
-from atelier.cli import problems
 from atelier.cli.generate import describe
 from atelier.cli.options import AddressOption, StateDirOption, ask, wide
 from atelier.cli.up import DEFAULT_STATE_DIR
+from atelier.cli.where import line_to
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import generation_pb2_grpc
 
@@ -68,16 +66,13 @@ async def show(
     """Print the newest `last` of them."""
     found: list[pb.Generation] = []
     token = ""
-    async with rpc.channel(address) as channel:
+    async with line_to(address) as channel:
         service = generation_pb2_grpc.GenerationServiceStub(channel)
         while len(found) < last and (token or not found):
             request = pb.ListGenerationsRequest(
                 filter=which, page_token=token, page_size=min(last - len(found), MAX_PAGE)
             )
-            try:
-                page = await service.ListGenerations(request, timeout=CALL_SECONDS)
-            except grpc.aio.AioRpcError as error:
-                raise problems.of_call(error, address) from error
+            page = await service.ListGenerations(request, timeout=CALL_SECONDS)
             found += page.generations
             token = page.next_page_token
             if not token:
@@ -104,15 +99,10 @@ async def show(
 
 async def erase(address: str, ids: list[str], console: Console) -> None:
     """Delete each; stop at the first that is refused."""
-    async with rpc.channel(address) as channel:
+    async with line_to(address) as channel:
         service = generation_pb2_grpc.GenerationServiceStub(channel)
         for id_ in ids:
-            try:
-                await service.DeleteGeneration(
-                    pb.DeleteGenerationRequest(id=id_), timeout=CALL_SECONDS
-                )
-            except grpc.aio.AioRpcError as error:
-                raise problems.of_call(error, address) from error
+            await service.DeleteGeneration(pb.DeleteGenerationRequest(id=id_), timeout=CALL_SECONDS)
             console.print(f"{id_} is deleted", highlight=False, markup=False)
 
 

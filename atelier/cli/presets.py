@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import grpc
@@ -13,10 +12,11 @@ from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
 
-from atelier import rpc
 from atelier.cli import problems
+from atelier.cli.fleet import say
 from atelier.cli.options import AddressOption, StateDirOption, ask, wide
 from atelier.cli.up import DEFAULT_STATE_DIR
+from atelier.cli.where import line_to
 from atelier.suggest import known_names
 from atelier.v1 import model_pb2, model_pb2_grpc, preset_pb2_grpc
 from atelier.v1 import preset_pb2 as pb
@@ -85,20 +85,10 @@ def delete(
     ask(address, state_dir, lambda where: erase(where, key, Console()))
 
 
-@asynccontextmanager
-async def _at(address: str) -> AsyncIterator[grpc.aio.Channel]:
-    """A line to a gateway. What a call in the block ends with becomes a ProblemError."""
-    async with rpc.channel(address) as channel:
-        try:
-            yield channel
-        except grpc.aio.AioRpcError as error:
-            raise problems.of_call(error, address) from error
-
-
 async def show_all(address: str, model: str, console: Console) -> None:
     """Print a line on each."""
     table = Table("model", "name", "version", "says", "for", box=None)
-    async with _at(address) as channel:
+    async with line_to(address) as channel:
         service = preset_pb2_grpc.PresetServiceStub(channel)
         request = pb.ListPresetsRequest(model=model, page_size=MAX_PAGE)
         while True:
@@ -115,12 +105,12 @@ async def show_all(address: str, model: str, console: Console) -> None:
 
 async def show_one(address: str, key: pb.GetPresetRequest, console: Console) -> None:
     """Print what `set` would take."""
-    async with _at(address) as channel:
+    async with line_to(address) as channel:
         service = preset_pb2_grpc.PresetServiceStub(channel)
         found = (await service.GetPreset(key, timeout=CALL_SECONDS)).preset
-    _say(console, f"{found.model} {found.name}, version {found.version}  {found.description}")
+    say(console, f"{found.model} {found.name}, version {found.version}  {found.description}")
     for line in _said(found):
-        _say(console, f"  {line}")
+        say(console, f"  {line}")
 
 
 async def write(address: str, wanted: pb.Preset, values: list[str], console: Console) -> None:
@@ -129,7 +119,7 @@ async def write(address: str, wanted: pb.Preset, values: list[str], console: Con
     Raises:
         ProblemError: a value cannot be read, or it was refused.
     """
-    async with _at(address) as channel:
+    async with line_to(address) as channel:
         models = model_pb2_grpc.ModelServiceStub(channel)
         asked = model_pb2.GetModelRequest(name=wanted.model)
         model = (await models.GetModel(asked, timeout=CALL_SECONDS)).model
@@ -149,15 +139,15 @@ async def write(address: str, wanted: pb.Preset, values: list[str], console: Con
             made = await service.UpdatePreset(
                 pb.UpdatePresetRequest(preset=wanted), timeout=CALL_SECONDS
             )
-    _say(console, f"{made.preset.name} for {made.preset.model} is at version {made.preset.version}")
+    say(console, f"{made.preset.name} for {made.preset.model} is at version {made.preset.version}")
 
 
 async def erase(address: str, key: pb.DeletePresetRequest, console: Console) -> None:
     """Delete it."""
-    async with _at(address) as channel:
+    async with line_to(address) as channel:
         service = preset_pb2_grpc.PresetServiceStub(channel)
         await service.DeletePreset(key, timeout=CALL_SECONDS)
-    _say(console, f"{key.name} for {key.model} is deleted")
+    say(console, f"{key.name} for {key.model} is deleted")
 
 
 def fill_in(preset: pb.Preset, values: list[str], model: model_pb2.Model) -> None:
@@ -201,7 +191,3 @@ def _said(preset: pb.Preset) -> Iterator[str]:
                 yield f"{path}{name}={value}"
 
     return leaves(MessageToDict(spec, preserving_proto_field_name=True), "")
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True, highlight=False, markup=False)

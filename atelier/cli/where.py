@@ -1,13 +1,18 @@
-"""Which stack a command speaks to."""
+"""Which stack a command speaks to, and by what line."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sysconfig
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from atelier.cli.problems import ProblemError
+import grpc
+
+from atelier import rpc
+from atelier.cli.problems import ProblemError, of_call
 from atelier.embedded.state import StateDir
 
 
@@ -28,6 +33,16 @@ def gateway_address(address: str | None, state_dir: Path) -> str:
             ]
         )
     return record.gateway
+
+
+@asynccontextmanager
+async def line_to(address: str) -> AsyncIterator[grpc.aio.Channel]:
+    """A line to a gateway. What a call in the block ends with becomes a ProblemError."""
+    async with rpc.channel(address) as line:
+        try:
+            yield line
+        except grpc.aio.AioRpcError as error:
+            raise of_call(error, address) from error
 
 
 def program(name: str) -> str:
