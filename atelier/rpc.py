@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -142,6 +142,9 @@ def caller_error(error: Exception) -> AtelierError | None:
     return None
 
 
+Handle = Callable[..., Any]
+
+
 class OncePerMethod(grpc.aio.ServerInterceptor):
     """An interceptor that wraps a method's handler at its first call, and keeps what came of it."""
 
@@ -150,7 +153,33 @@ class OncePerMethod(grpc.aio.ServerInterceptor):
 
     def wrapped(self, handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandler:
         """What answers the calls of a method, by its full name, in place of `handler`."""
+        decode, encode = self.decode(handler.request_deserializer), handler.response_serializer
+        if handler.unary_unary:
+            unary = self.unary(handler.unary_unary, method)
+            return grpc.unary_unary_rpc_method_handler(unary, decode, encode)
+        if handler.unary_stream:
+            stream = self.stream(handler.unary_stream, method)
+            return grpc.unary_stream_rpc_method_handler(stream, decode, encode)
+        if handler.stream_stream:
+            stream = self.stream(self.requests(handler.stream_stream), method)
+            return grpc.stream_stream_rpc_method_handler(stream, decode, encode)
+        raise NotImplementedError(f"{method}: no call here sends a stream for one answer")
+
+    def unary(self, handle: Handle, method: str) -> Handle:
+        """In place of what gives one answer."""
         raise NotImplementedError
+
+    def stream(self, handle: Handle, method: str) -> Handle:
+        """In place of what gives several."""
+        raise NotImplementedError
+
+    def decode(self, decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        """In place of what reads a request."""
+        return decode
+
+    def requests(self, handle: Handle) -> Handle:
+        """In place of what takes a stream of requests."""
+        return handle
 
     async def intercept_service(
         self,
@@ -169,26 +198,30 @@ class OncePerMethod(grpc.aio.ServerInterceptor):
 class ErrorInterceptor(OncePerMethod):
     """Outermost: turns every exception of a handler into a status that may be shown."""
 
-    def wrapped(self, handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandler:
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(
-                _guard_unary(handler.unary_unary, method),
-                _guard_decode(handler.request_deserializer),
-                handler.response_serializer,
-            )
-        if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(
-                _guard_stream(handler.unary_stream, method),
-                _guard_decode(handler.request_deserializer),
-                handler.response_serializer,
-            )
-        if handler.stream_stream:
-            return grpc.stream_stream_rpc_method_handler(
-                _guard_stream(_readable(handler.stream_stream), method),
-                _guard_decode(handler.request_deserializer),
-                handler.response_serializer,
-            )
-        return handler
+    def unary(self, handle: Handle, method: str) -> Handle:
+        return _guard_unary(handle, method)
+
+    def stream(self, handle: Handle, method: str) -> Handle:
+        return _guard_stream(handle, method)
+
+    def decode(self, decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        return _guard_decode(decode)
+
+    def requests(self, handle: Handle) -> Handle:
+        return _readable(handle)
+
+
+async def answers_of(
+    handle: Handle, request: Any, context: grpc.aio.ServicerContext
+) -> AsyncGenerator[Any, None]:
+    """What a handler of several answers gives, whichever of the two ways it has."""
+    answers = handle(request, context)
+    if not inspect.isasyncgen(answers):  # the health and reflection services write instead
+        await answers
+        return
+    async with aclosing(answers):  # a call may be cut off while an answer is sent
+        async for answer in answers:
+            yield answer
 
 
 def _guard_decode(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -203,7 +236,7 @@ def _guard_decode(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return guarded
 
 
-def _readable(handle: Callable[..., Any]) -> Callable[..., Any]:
+def _readable(handle: Handle) -> Handle:
     """A message of a stream that is no protobuf ends it with INVALID_ARGUMENT too."""
 
     async def checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -214,7 +247,7 @@ def _readable(handle: Callable[..., Any]) -> Callable[..., Any]:
     return lambda requests, context: handle(checked(requests), context)
 
 
-def _guard_unary(handle: Callable[..., Any], method: str) -> Callable[..., Any]:
+def _guard_unary(handle: Handle, method: str) -> Handle:
     async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
         try:
             _check(request)
@@ -227,15 +260,11 @@ def _guard_unary(handle: Callable[..., Any], method: str) -> Callable[..., Any]:
     return guarded
 
 
-def _guard_stream(handle: Callable[..., Any], method: str) -> Callable[..., Any]:
+def _guard_stream(handle: Handle, method: str) -> Handle:
     async def guarded(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         try:
             _check(request)
-            answers = handle(request, context)
-            if not inspect.isasyncgen(answers):  # the health and reflection services write instead
-                await answers
-                return
-            async with aclosing(answers):  # a call may be cut off while an answer is sent
+            async with aclosing(answers_of(handle, request, context)) as answers:
                 async for answer in answers:
                     yield answer
         except (asyncio.CancelledError, grpc.aio.AbortError):

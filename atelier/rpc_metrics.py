@@ -12,14 +12,12 @@ from opentelemetry.metrics import Meter
 
 from atelier.instruments import RPC_DURATION
 from atelier.metrics import histogram
-from atelier.rpc import OncePerMethod
+from atelier.rpc import Handle, OncePerMethod
 
 # Tells a balancer every second that all is well, and operators' tools what there is.
 _UNTOLD = ("/grpc.health.", "/grpc.reflection.")
 
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
-
-Handle = Callable[..., Any]
 
 
 class MeasuringInterceptor(OncePerMethod):
@@ -37,23 +35,9 @@ class MeasuringInterceptor(OncePerMethod):
     def wrapped(self, handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandler:
         if method.startswith(_UNTOLD):
             return handler
-        method = method.removeprefix("/")
-        coders = (handler.request_deserializer, handler.response_serializer)
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(
-                self._unary(handler.unary_unary, method), *coders
-            )
-        if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(
-                self._stream(handler.unary_stream, method), *coders
-            )
-        if handler.stream_stream:
-            return grpc.stream_stream_rpc_method_handler(
-                self._stream(handler.stream_stream, method), *coders
-            )
-        return handler
+        return super().wrapped(handler, method.removeprefix("/"))
 
-    def _unary(self, handle: Handle, method: str) -> Handle:
+    def unary(self, handle: Handle, method: str) -> Handle:
         async def measured(request: Any, context: grpc.aio.ServicerContext) -> Any:
             began, code = self._clock(), "CANCELLED"
             try:
@@ -68,7 +52,7 @@ class MeasuringInterceptor(OncePerMethod):
 
         return measured
 
-    def _stream(self, handle: Handle, method: str) -> Handle:
+    def stream(self, handle: Handle, method: str) -> Handle:
         async def measured(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
             began, code = self._clock(), "CANCELLED"
             try:

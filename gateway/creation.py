@@ -18,14 +18,13 @@ from atelier.egress import Egress
 from atelier.errors import InvalidArgumentError, Violation
 from atelier.generation import Generation, new_id
 from atelier.rpc import shown_error
-from atelier.spans import parent_of
 from atelier.spec import MAX_SEED, REQUEST_ID
 from atelier.status import to_status
 from atelier.translate import generation_to
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import scheduler_pb2
 from gateway.batches import TOGETHER, in_messages
-from gateway.identity import caller
+from gateway.identity import caller, trace_parent
 from gateway.inputs import Inputs
 from gateway.preset_servicer import Presets
 from gateway.presets import Found
@@ -64,7 +63,7 @@ class Creation:
         made = await self._make(request, presets, context, path)
         if isinstance(made, pb.Generation):
             return made
-        return await self._scheduler.submit(_submit(made, context))
+        return await self._scheduler.submit(_submit(made, trace_parent(context)))
 
     async def several(
         self, requests: Sequence[pb.CreateGenerationRequest], context: Context
@@ -72,6 +71,7 @@ class Creation:
         """Each by itself; what is good goes to the scheduler together."""
         presets = await self._presets.find(requests, caller().tenant, self._catalog, context)
         answers = [pb.CreateGenerationsAnswer() for _ in requests]
+        span = trace_parent(context)
         submits: dict[int, scheduler_pb2.SubmitGenerationRequest] = {}
         for first in range(0, len(requests), TOGETHER):
             some = requests[first : first + TOGETHER]
@@ -82,7 +82,7 @@ class Creation:
             await asyncio.sleep(0)
             for number, one in enumerate(made, first):
                 if isinstance(one, Generation):
-                    submits[number] = _submit(one, context)
+                    submits[number] = _submit(one, span)
                 elif isinstance(one, pb.Generation):
                     answers[number].generation.CopyFrom(one)
                 else:
@@ -159,13 +159,11 @@ class Creation:
         )
 
 
-def _submit(made: Generation, context: Context) -> scheduler_pb2.SubmitGenerationRequest:
-    """With the caller's span, where it sent one that can be read."""
-    sent = next((v for k, v in context.invocation_metadata() or () if k == "traceparent"), "")
+def _submit(made: Generation, span: str) -> scheduler_pb2.SubmitGenerationRequest:
     return scheduler_pb2.SubmitGenerationRequest(
         generation=generation_to(made),
         request_hash=made.request_hash,
-        trace_parent=str(sent) if parent_of(str(sent)) else "",
+        trace_parent=span,
     )
 
 

@@ -7,7 +7,6 @@ takes the tenant along. Where nobody settled it, `caller()` raises: nothing is a
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
@@ -17,7 +16,7 @@ from typing import Any, TypeAlias
 import grpc
 import structlog
 
-from atelier.rpc import OncePerMethod
+from atelier.rpc import Handle, OncePerMethod, answers_of
 from atelier.spans import parent_of
 
 Context: TypeAlias = grpc.aio.ServicerContext
@@ -60,34 +59,17 @@ class IdentityInterceptor(OncePerMethod):
         super().__init__()
         self._identify = identify
 
-    def wrapped(self, handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandler:
-        decode, encode = handler.request_deserializer, handler.response_serializer
-        if handler.unary_unary:
-            known = self._unary(handler.unary_unary, method)
-            return grpc.unary_unary_rpc_method_handler(known, decode, encode)
-        if handler.unary_stream:
-            known = self._stream(handler.unary_stream, method)
-            return grpc.unary_stream_rpc_method_handler(known, decode, encode)
-        if handler.stream_stream:
-            known = self._stream(handler.stream_stream, method)
-            return grpc.stream_stream_rpc_method_handler(known, decode, encode)
-        raise NotImplementedError(f"{method}: no call here sends a stream for one answer")
-
-    def _unary(self, handle: Callable[..., Any], method: str) -> Callable[..., Any]:
+    def unary(self, handle: Handle, method: str) -> Handle:
         async def known(request: Any, context: Context) -> Any:
             await self._settle(method, context)
             return await handle(request, context)
 
         return known
 
-    def _stream(self, handle: Callable[..., Any], method: str) -> Callable[..., Any]:
+    def stream(self, handle: Handle, method: str) -> Handle:
         async def known(request: Any, context: Context) -> AsyncIterator[Any]:
             await self._settle(method, context)
-            answers = handle(request, context)
-            if not inspect.isasyncgen(answers):  # the health and reflection services write instead
-                await answers
-                return
-            async with aclosing(answers):
+            async with aclosing(answers_of(handle, request, context)) as answers:
                 async for answer in answers:
                     yield answer
 
@@ -96,11 +78,12 @@ class IdentityInterceptor(OncePerMethod):
     async def _settle(self, method: str, context: Context) -> None:
         if who := await self._identify(method, context):
             _caller.set(who)
-            structlog.contextvars.bind_contextvars(tenant=who.tenant, **_trace_of(context))
+            parent = parent_of(trace_parent(context))
+            trace = {"trace_id": f"{parent.trace_id:032x}"} if parent else {}
+            structlog.contextvars.bind_contextvars(tenant=who.tenant, **trace)
 
 
-def _trace_of(context: Context) -> dict[str, str]:
-    """The caller's trace, for lines of the log; nothing where it brought none."""
+def trace_parent(context: Context) -> str:
+    """The caller's span, as it sent it; empty where it sent none that can be read."""
     sent = next((v for k, v in context.invocation_metadata() or () if k == "traceparent"), "")
-    parent = parent_of(str(sent))
-    return {"trace_id": f"{parent.trace_id:032x}"} if parent else {}
+    return str(sent) if parent_of(str(sent)) else ""
