@@ -103,13 +103,11 @@ class Process:
             time.sleep(0.05)
 
     def signal(self, number: int) -> None:
-        """SIGSTOP returns when each of its threads stands: until then some still answer."""
+        """SIGSTOP returns when all of it stands: until then some threads still answer."""
         assert self._child
         self._child.send_signal(number)
         if number == signal.SIGSTOP:
-            threads = Path(f"/proc/{self._child.pid}/task")
-            while any(_state(thread) != "T" for thread in threads.iterdir()):
-                time.sleep(0.001)
+            until_stopped(self._child.pid)
 
     def wait(self, seconds: float) -> int:
         """Its exit status."""
@@ -127,6 +125,13 @@ class Process:
         if self._child and self._child.poll() is None:
             self._child.send_signal(signal.SIGTERM)
             assert self._child.wait(timeout=15) == 0, self.log.read_text()
+
+
+def until_stopped(pid: int) -> None:
+    """Wait until each of its threads stands: a signal takes its time to all of them."""
+    threads = Path(f"/proc/{pid}/task")
+    while any(_state(thread) != "T" for thread in threads.iterdir()):
+        time.sleep(0.001)
 
 
 def _state(thread: Path) -> str:

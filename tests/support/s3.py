@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.support.ports import free_ports
+from tests.support.processes import until_stopped
 
 
 class S3Server:
@@ -50,12 +51,10 @@ class S3Server:
                 time.sleep(0.2)
 
     def freeze(self) -> None:
-        """Returns when each of its threads stands: a signal takes its time to all of them."""
+        """Returns when all of it stands."""
         self._signal(signal.SIGSTOP)
         assert self._process
-        threads = Path(f"/proc/{self._process.pid}/task")
-        while any(_state(thread) != "T" for thread in threads.iterdir()):
-            time.sleep(0.001)
+        until_stopped(self._process.pid)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
@@ -80,10 +79,6 @@ class S3Server:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-
-
-def _state(thread: Path) -> str:
-    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 @contextmanager
