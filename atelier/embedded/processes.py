@@ -34,10 +34,14 @@ def is_stopped(pid: int) -> bool:
     return _stat(pid)[:1] in (["T"], ["t"])
 
 
+def family(pid: int) -> list[int]:
+    """A process and all its descendants, parents first."""
+    return [pid, *(one for child in _children(pid) for one in family(child))]
+
+
 def stopped(pid: int) -> list[int]:
     """The pids that are stopped, of a process and all its descendants."""
-    own = [pid] if is_stopped(pid) else []
-    return own + [one for child in _children(pid) for one in stopped(child)]
+    return [one for one in family(pid) if is_stopped(one)]
 
 
 def resident_bytes(pid: int) -> int | None:
@@ -45,7 +49,7 @@ def resident_bytes(pid: int) -> int | None:
     own = _resident(pid)
     if own is None:
         return None
-    return own + sum(resident_bytes(child) or 0 for child in _children(pid))
+    return own + sum(_resident(one) or 0 for one in family(pid)[1:])
 
 
 def _resident(pid: int) -> int | None:

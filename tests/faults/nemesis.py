@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from atelier.embedded.processes import is_stopped
+from atelier.embedded.processes import family, is_stopped
 from atelier.failpoints import POINTS
 from tests.faults.proxy import COMMITTED, STORED
-from tests.faults.stack import SCHEDULERS, Stack, family, thaw
+from tests.faults.stack import SCHEDULERS, Stack, thaw
 
 FROZEN_SECONDS = (3.5, 7.0)  # the leader's lease is 3 s
 LINE_SECONDS = (2.0, 6.0)

@@ -15,6 +15,7 @@ import psycopg
 
 from atelier.embedded.part import Part
 from atelier.embedded.postgres import Postgres
+from atelier.embedded.processes import family
 from atelier.embedded.rooms import Room
 from atelier.embedded.s3 import ObjectStore
 from atelier.embedded.stack import Stack as Parts
@@ -111,15 +112,6 @@ class Stack:
     def wear(self, name: str, more: Mapping[str, str]) -> None:
         """The environment of its next process, beside what it always has."""
         cast(Room, self.parts[name]).settings = {**self._settings[name], **more}
-
-
-def family(pid: int) -> list[int]:
-    """A process and all its descendants, parents first."""
-    children: list[int] = []
-    with suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            children += [int(child) for child in (task / "children").read_text().split()]
-    return [pid, *(one for child in children for one in family(child))]
 
 
 def thaw(pids: list[int]) -> None:
