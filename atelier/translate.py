@@ -102,7 +102,9 @@ def generation_to(generation: Generation) -> pb.Generation:
     return message
 
 
-def generation_from(message: pb.Generation, request_hash: bytes = b"") -> Generation:
+def generation_from(
+    message: pb.Generation, request_hash: bytes = b"", trace_parent: str = ""
+) -> Generation:
     """What a part was told to run or to store; states and results are not read from messages."""
     return Generation(
         id=message.id,
@@ -118,6 +120,7 @@ def generation_from(message: pb.Generation, request_hash: bytes = b"") -> Genera
         request_hash=request_hash,
         preset=message.preset,
         webhook_url=message.webhook_url,
+        trace_parent=trace_parent,
     )
 
 

@@ -7,7 +7,9 @@ One commit for all that arrived while the last one was under way: on one disk th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import structlog
 
@@ -21,6 +23,25 @@ log = structlog.get_logger()
 MAX_GROUP = 256
 
 
+@dataclass
+class _Together:
+    """Submits of one caller, who hears of all at once: a task or a future for each costs more than
+    all else that is done for it."""
+
+    heard: asyncio.Future[list[Generation | Exception]]
+    stood: list[Generation | Exception | None]
+    left: int
+
+    def tell(self, place: int, what: Generation | Exception) -> None:
+        self.stood[place] = what
+        self.left -= 1
+        if not self.left and not self.heard.done():  # its caller may have gone
+            self.heard.set_result([one for one in self.stood if one is not None])
+
+
+Waiting: TypeAlias = tuple[Generation, _Together, int]
+
+
 class Intake:
     """The one writer of new generations.
 
@@ -31,27 +52,45 @@ class Intake:
     def __init__(self, store: GenerationStore, accepted: Callable[[Generation], None]) -> None:
         self._store = store
         self._accepted = accepted
-        self._waiting: list[tuple[Generation, asyncio.Future[Generation]]] = []
+        self._waiting: list[Waiting] = []
         self._wake = asyncio.Event()
-        self.submitting = 0  # callers that wait for theirs to be durable
+        self.submitting = 0  # that callers wait for to be durable
 
     async def submit(self, generation: Generation) -> Generation:
-        """Make it durable; what stands for it now (an earlier one of the same key and body).
+        """As `submit_all`, of one.
 
         Raises:
-            AlreadyExistsError: the request_id was used for another request.
-            DeletedError: the request_id stands for a generation that was deleted.
-            UnavailableError: the database is away; whether it was stored is unknown, try again.
+            AtelierError: see there.
         """
-        future: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
-        self._waiting.append((generation, future))
+        (stands,) = await self.submit_all([generation])
+        if isinstance(stands, Exception):
+            raise stands
+        return stands
+
+    async def submit_all(self, generations: Sequence[Generation]) -> list[Generation | Exception]:
+        """Make them durable; for each, what stands for it now (an earlier one of the same key and
+        body), or why it does not:
+
+        AlreadyExistsError: the request_id was used for another request.
+        DeletedError: the request_id stands for a generation that was deleted.
+        UnavailableError: the database is away; whether it was stored is unknown, try again.
+        """
+        if not generations:
+            return []
+        together = _Together(
+            asyncio.get_running_loop().create_future(), [None] * len(generations), len(generations)
+        )
+        self._waiting += [(one, together, place) for place, one in enumerate(generations)]
         self._wake.set()
-        self.submitting += 1
+        self.submitting += len(generations)
         try:
-            stored = await future
+            stored = await together.heard
         finally:
-            self.submitting -= 1
-        return of_request(stored, generation.request_hash)
+            self.submitting -= len(generations)
+        return [
+            one if isinstance(one, Exception) else _of_request(one, asked.request_hash)
+            for one, asked in zip(stored, generations, strict=True)
+        ]
 
     async def run(self) -> None:
         """Commit group after group, until cancelled."""
@@ -63,10 +102,10 @@ class Intake:
                 continue
             await self._commit(group)
 
-    async def _commit(self, group: list[tuple[Generation, asyncio.Future[Generation]]]) -> None:
+    async def _commit(self, group: list[Waiting]) -> None:
         try:
             failpoint("submit_before_commit")
-            stored = await self._insert([generation for generation, _ in group])
+            stored = await self._insert([generation for generation, _, _ in group])
             failpoint("submit_committed")
         except DeletedError as error:
             self._refuse([one for one in group if one[0].id in error.ids], error)
@@ -83,19 +122,15 @@ class Intake:
         except Exception as error:
             self._refuse(group, error)
             return
-        for (_, future), row in zip(group, stored, strict=True):
-            self._accepted(row)
-            if not future.done():  # its caller may have gone; it is accepted all the same
-                future.set_result(row)
+        for (_, together, place), row in zip(group, stored, strict=True):
+            self._accepted(row)  # its caller may have gone; it is accepted all the same
+            together.tell(place, row)
 
-    def _refuse(
-        self, group: list[tuple[Generation, asyncio.Future[Generation]]], error: Exception
-    ) -> None:
+    def _refuse(self, group: list[Waiting], error: Exception) -> None:
         tell = log.info if isinstance(error, DeletedError) else log.error
         tell("submits not stored", count=len(group), error=str(error.__cause__ or error))
-        for _, future in group:
-            if not future.done():
-                future.set_exception(error)
+        for _, together, place in group:
+            together.tell(place, error)
 
     async def _insert(self, generations: list[Generation]) -> list[Generation]:
         try:
@@ -103,6 +138,13 @@ class Intake:
         except UnavailableError:
             # A commit can succeed while we see an error; sending it again is safe, and finds out.
             return await self._store.insert(generations)
+
+
+def _of_request(stored: Generation, request_hash: bytes) -> Generation | AlreadyExistsError:
+    try:
+        return of_request(stored, request_hash)
+    except AlreadyExistsError as error:
+        return error
 
 
 def of_request(stored: Generation, request_hash: bytes) -> Generation:

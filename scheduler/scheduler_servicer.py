@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Sequence
 from typing import TypeAlias
 
 import grpc
@@ -58,15 +57,15 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
     async def SubmitGeneration(
         self, request: pb.SubmitGenerationRequest, context: Context
     ) -> pb.SubmitGenerationResponse:
-        stored = await self._accept(request)
-        return pb.SubmitGenerationResponse(generation=view_to(self._view(stored), self._live))
+        (stands,) = await self._accept([request])
+        if isinstance(stands, Exception):
+            raise stands
+        return pb.SubmitGenerationResponse(generation=view_to(self._view(stands), self._live))
 
     async def SubmitGenerations(
         self, request: pb.SubmitGenerationsRequest, context: Context
     ) -> pb.SubmitGenerationsResponse:
-        answers = await asyncio.gather(
-            *(self._accept(submit) for submit in request.submits), return_exceptions=True
-        )
+        answers = await self._accept(request.submits)
         return pb.SubmitGenerationsResponse(answers=[self._answer(answer) for answer in answers])
 
     async def FindSubmission(
@@ -140,27 +139,41 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         finally:
             self._live.watchers.unsubscribe(request.id, changed)
 
-    async def _accept(self, request: pb.SubmitGenerationRequest) -> Generation:
-        """What every submit goes through, by itself or with others."""
-        if self._live.queued + self._intake.submitting >= self._max_queued:
+    async def _accept(
+        self, submits: Sequence[pb.SubmitGenerationRequest]
+    ) -> list[Generation | Exception]:
+        """What every submit goes through; for each what stands for it, or why nothing does."""
+        answers: list[Generation | Exception] = []
+        taken: dict[int, Generation] = {}  # by their places
+        for place, submit in enumerate(submits):
+            try:
+                self._check_room(len(taken))
+                taken[place] = generation_from(
+                    submit.generation, submit.request_hash, submit.trace_parent
+                )
+                answers.append(taken[place])
+            except Exception as error:
+                answers.append(error)
+        for place, stands in zip(
+            taken, await self._intake.submit_all([*taken.values()]), strict=True
+        ):
+            answers[place] = stands
+        return answers
+
+    def _check_room(self, more: int) -> None:
+        """Raises ResourceExhaustedError: no other may wait, beside `more` of the same message."""
+        if self._live.queued + self._intake.submitting + more >= self._max_queued:
             raise ResourceExhaustedError(
                 f"{self._max_queued} generations wait already; try again later",
                 reason="QUEUE_FULL",
                 retry_after_seconds=5.0,
             )
-        generation = replace(
-            generation_from(request.generation, request.request_hash),
-            trace_parent=request.trace_parent,
-        )
-        return await self._intake.submit(generation)
 
-    def _answer(self, accepted: Generation | BaseException) -> pb.SubmitGenerationsAnswer:
-        """What became of one of several; a cancel is everybody's."""
+    def _answer(self, accepted: Generation | Exception) -> pb.SubmitGenerationsAnswer:
+        """What became of one of several."""
         if isinstance(accepted, Generation):
             view = view_to(self._view(accepted), self._live)
             return pb.SubmitGenerationsAnswer(generation=view)
-        if not isinstance(accepted, Exception):
-            raise accepted
         return pb.SubmitGenerationsAnswer(
             error=to_status(shown_error(accepted, "SubmitGenerations"))
         )
