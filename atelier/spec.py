@@ -53,12 +53,12 @@ class Limit:
 
     def violation(self, value: float, path: str) -> Violation | None:
         """What is wrong with `value`, if anything; `path` is how the caller knows the field."""
+        inside = self.minimum <= value <= self.maximum  # not, of what is no number
+        if inside and not (self.multiple_of and value % self.multiple_of):
+            return None
         allowed = f"must be {self.range}"
         if not math.isfinite(value):
             return Violation(path, f"{allowed}; {value} is not a finite number")
-        inside = self.minimum <= value <= self.maximum
-        if inside and not (self.multiple_of and value % self.multiple_of):
-            return None
         if self.minimum == self.maximum:
             return Violation(path, f"{allowed}, and nothing else: leave it out; got {value:g}")
         nearest = nearest_of(value, self.minimum, self.maximum, self.multiple_of)
@@ -268,6 +268,8 @@ def _prompt_violations(text: str, path: str, *, required: bool) -> list[Violatio
 
 def label_violations(labels: Mapping[str, str], path: str = "labels") -> list[Violation]:
     """What is wrong with a caller's labels."""
+    if not labels:
+        return []
     bad = []
     if len(labels) > MAX_LABELS:
         bad.append(Violation(path, f"at most {MAX_LABELS} labels; got {len(labels)}"))

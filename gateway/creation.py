@@ -30,6 +30,7 @@ from gateway.preset_servicer import Presets
 from gateway.presets import Found
 from gateway.requests import Asked, asked_of, hash_of
 from gateway.scheduler_client import SchedulerClient
+from gateway.submits import standing
 from gateway.webhook_servicer import understood
 
 Context: TypeAlias = grpc.aio.ServicerContext
@@ -95,17 +96,18 @@ class Creation:
         numbers = iter(submits)
         for together in in_messages(submits.values()):
             try:
-                batch = scheduler_pb2.SubmitGenerationsRequest(submits=together)
+                batch = scheduler_pb2.SubmitGenerationsRequest(submits=together, brief=True)
                 told = await self._scheduler.submit_all(batch, context)
             except grpc.aio.AioRpcError as error:
                 for number in islice(numbers, len(together)):
                     _tell(answers[number], error)
                 continue
             for number, answer in zip(islice(numbers, len(together)), told, strict=True):
-                if answer.WhichOneof("answer") == "generation":
-                    answers[number].generation.CopyFrom(answer.generation)
-                else:
+                if answer.WhichOneof("answer") == "error":
                     answers[number].error.CopyFrom(answer.error)
+                else:
+                    sent = submits[number].generation
+                    answers[number].generation.CopyFrom(standing(sent, answer))
         return answers
 
     async def _make(

@@ -11,7 +11,6 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 
-from atelier.errors import UnavailableError
 from atelier.rpc import channel
 from atelier.v1 import (
     access_store_pb2_grpc,
@@ -23,7 +22,7 @@ from atelier.v1 import (
     webhook_store_pb2_grpc,
 )
 from atelier.v1 import scheduler_pb2 as pb
-from gateway.submits import Submits
+from gateway.submits import Submits, away
 
 log = structlog.get_logger()
 
@@ -46,7 +45,7 @@ class SchedulerClient:
         self.access = access_store_pb2_grpc.AccessStoreServiceStub(self._channel)
         self.webhooks = webhook_store_pb2_grpc.WebhookStoreServiceStub(self._channel)
         self._limit = call_timeout_seconds
-        self._submits = Submits(self._submit_together)
+        self._submits = Submits(self._submit_together, call_timeout_seconds)
 
     async def close(self) -> None:
         await self._channel.close()
@@ -63,8 +62,7 @@ class SchedulerClient:
             UnavailableError: it was not answered for as long as a call may take, also where it had
                 to wait for the message before.
         """
-        async with self._in_time():
-            return await self._submits.submit(request)
+        return await self._submits.submit(request)
 
     async def _submit_together(
         self, request: pb.SubmitGenerationsRequest
@@ -213,6 +211,4 @@ class SchedulerClient:
             async with asyncio.timeout(self._limit):
                 yield
         except TimeoutError:
-            raise UnavailableError(
-                "the scheduler is away; try again", retry_after_seconds=1.0
-            ) from None
+            raise away() from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from atelier.catalog import ModelCard, Preset
 from atelier.errors import Violation
@@ -34,6 +35,8 @@ from atelier.spec import (
 from atelier.translate import image_format_from, video_format_from
 from atelier.v1 import generation_pb2 as pb
 from gateway import offers
+
+T = TypeVar("T", bound=ImageSpec | VideoSpec)
 
 NO_PRESET = Preset("", {})
 _NOT_YOURS = "is no key of yours that holds a picture: see Result.object_key of your generations"
@@ -99,7 +102,7 @@ class SpecReader:
         path += kind
         spec, violations = resolve(_partial(given, kind), choices, seed=new_seed(), path=path)
         self.bad += violations
-        spec = replace(spec, preview_every=self._preview_every(given, spec, path))
+        spec = _changed(spec, preview_every=self._preview_every(given, spec, path))
         if isinstance(spec, VideoSpec):
             return self._video(request.video, spec, path)
         return self._image(request.image, spec, path)
@@ -121,7 +124,7 @@ class SpecReader:
             for name in ("mask_image", "strength"):
                 if given.HasField(name):  # type: ignore[arg-type]
                     self._wrong(f"{path}.{name}", "needs init_image; without one leave it out")
-        return replace(
+        return _changed(
             spec,
             output=self._image_output(given.output, spec, path),
             init_image=init_image,
@@ -139,7 +142,7 @@ class SpecReader:
                 text += " model of ListModels with takes_first_frame"
                 self._wrong(f"{path}.first_frame", text)
         output = self._video_output(given.output, spec, path)
-        return replace(spec, output=output, first_frame=first_frame)
+        return _changed(spec, output=output, first_frame=first_frame)
 
     def _key(self, given: pb.InputImage, path: str) -> str:
         """Where a picture lies or will lie; it joins those that are still to be looked at."""
@@ -234,6 +237,14 @@ class SpecReader:
 
     def _wrong(self, field: str, text: str) -> None:
         self.bad.append(Violation(field, text))
+
+
+def _changed(spec: T, **values: Any) -> T:
+    """The spec with these values: most requests leave them as they are, and to look costs less than
+    a copy."""
+    if all(getattr(spec, name) == value for name, value in values.items()):
+        return spec
+    return replace(spec, **values)
 
 
 def _partial(spec: pb.ImageSpec | pb.VideoSpec, kind: str) -> PartialSpec:

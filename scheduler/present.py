@@ -17,10 +17,11 @@ def view_to(view: View, live: Live, *, brief: bool = False) -> generation_pb2.Ge
     """
     generation, progress = view.generation, view.progress
     message = generation_to(generation)
-    message.progress.total_steps = generation.spec.run_steps
     if generation.state is State.QUEUED:
-        _queued(message.progress, view, live, position=not brief)
-    elif generation.state is State.RUNNING and progress:
+        message.progress.CopyFrom(queued_to(view, live, position=not brief))
+        return message
+    message.progress.total_steps = generation.spec.run_steps
+    if generation.state is State.RUNNING and progress:
         message.progress.phase = generation_pb2.Phase.ValueType(progress.phase)
         message.progress.step = progress.step
         left = generation.spec.run_steps - progress.step
@@ -33,16 +34,24 @@ def view_to(view: View, live: Live, *, brief: bool = False) -> generation_pb2.Ge
     return message
 
 
-def _queued(progress: generation_pb2.Progress, view: View, live: Live, *, position: bool) -> None:
-    """Position in its queue, and an estimate: all before it and itself, one after another."""
+def queued_to(view: View, live: Live, *, position: bool = True) -> generation_pb2.Progress:
+    """Of one that waits: its place, and an estimate: all before it and itself, one after another.
+
+    Args:
+        position: tell both, which takes a walk through its queue.
+    """
     generation, sched = view.generation, live.sched
     model = generation.model
     loading = bool(sched.books.loading[model]) and not sched.books.replicas[model]
-    progress.phase = generation_pb2.PHASE_LOADING if loading else generation_pb2.PHASE_QUEUED
+    progress = generation_pb2.Progress(
+        total_steps=generation.spec.run_steps,
+        phase=generation_pb2.PHASE_LOADING if loading else generation_pb2.PHASE_QUEUED,
+    )
     ticket = sched.queues.get(generation.id)
     if ticket is None or not position:
-        return
+        return progress
     queue = sched.queues.queue(ticket.queue)
     progress.queue_position = queue.position(ticket) if queue else 0
     ahead = (progress.queue_position + 1) * sched.books.left(ticket)
     progress.estimated_seconds = ahead / max(1, len(sched.devices))
+    return progress

@@ -14,7 +14,7 @@ from atelier.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
-from atelier.generation import Generation
+from atelier.generation import Generation, State
 from atelier.generation_store import GenerationStore
 from atelier.rpc import shown_error
 from atelier.status import to_status
@@ -26,7 +26,7 @@ from scheduler.dispatch import Dispatch
 from scheduler.intake import Intake, of_request
 from scheduler.live import Live
 from scheduler.outcomes import Outcomes
-from scheduler.present import view_to
+from scheduler.present import queued_to, view_to
 from scheduler.watchers import View
 
 Context: TypeAlias = grpc.aio.ServicerContext
@@ -66,7 +66,12 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         self, request: pb.SubmitGenerationsRequest, context: Context
     ) -> pb.SubmitGenerationsResponse:
         answers = await self._accept(request.submits)
-        return pb.SubmitGenerationsResponse(answers=[self._answer(answer) for answer in answers])
+        return pb.SubmitGenerationsResponse(
+            answers=[
+                self._answer(submit, answer, brief=request.brief)
+                for submit, answer in zip(request.submits, answers, strict=True)
+            ]
+        )
 
     async def FindSubmission(
         self, request: pb.FindSubmissionRequest, context: Context
@@ -169,14 +174,22 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
                 retry_after_seconds=5.0,
             )
 
-    def _answer(self, accepted: Generation | Exception) -> pb.SubmitGenerationsAnswer:
+    def _answer(
+        self,
+        submit: pb.SubmitGenerationRequest,
+        accepted: Generation | Exception,
+        *,
+        brief: bool,
+    ) -> pb.SubmitGenerationsAnswer:
         """What became of one of several."""
-        if isinstance(accepted, Generation):
-            view = view_to(self._view(accepted), self._live)
-            return pb.SubmitGenerationsAnswer(generation=view)
-        return pb.SubmitGenerationsAnswer(
-            error=to_status(shown_error(accepted, "SubmitGenerations"))
-        )
+        if isinstance(accepted, Exception):
+            error = to_status(shown_error(accepted, "SubmitGenerations"))
+            return pb.SubmitGenerationsAnswer(error=error)
+        view = self._view(accepted)
+        is_new = accepted.id == submit.generation.id
+        if brief and is_new and view.generation.state is State.QUEUED:
+            return pb.SubmitGenerationsAnswer(queued=queued_to(view, self._live))
+        return pb.SubmitGenerationsAnswer(generation=view_to(view, self._live))
 
     async def _stop(self, tenant: str, generation_id: str) -> Generation:
         row = await self._store.request_cancel(tenant, generation_id)

@@ -83,6 +83,9 @@ class SubmitGenerationsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SUBMITS_FIELD_NUMBER: _builtins.int
+    BRIEF_FIELD_NUMBER: _builtins.int
+    brief: _builtins.bool
+    """Tell of one that is new, and waits, by `queued` only: all else of it stands as it was sent."""
     @_builtins.property
     def submits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubmitGenerationRequest]:
         """Each by itself."""
@@ -91,10 +94,11 @@ class SubmitGenerationsRequest(_message.Message):
         self,
         *,
         submits: _abc.Iterable[Global___SubmitGenerationRequest] | None = ...,
+        brief: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["submits", b"submits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brief", b"brief", "submits", b"submits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -108,6 +112,7 @@ class SubmitGenerationsAnswer(_message.Message):
 
     GENERATION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def generation(self) -> _generation_pb2.Generation:
         """As it stands."""
@@ -116,17 +121,22 @@ class SubmitGenerationsAnswer(_message.Message):
     def error(self) -> _status_pb2.Status:
         """Why it was not taken."""
 
+    @_builtins.property
+    def queued(self) -> _generation_pb2.Progress:
+        """It is new, and waits; only where the request is `brief`."""
+
     def __init__(
         self,
         *,
         generation: _generation_pb2.Generation | None = ...,
         error: _status_pb2.Status | None = ...,
+        queued: _generation_pb2.Progress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "error", b"error", "generation", b"generation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "error", b"error", "generation", b"generation", "queued", b"queued"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "error", b"error", "generation", b"generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "error", b"error", "generation", b"generation", "queued", b"queued"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["generation", "error"]  # noqa: Y015
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["generation", "error", "queued"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 

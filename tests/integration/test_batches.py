@@ -64,6 +64,22 @@ async def test_each_is_answered_by_itself_and_in_order(scheduler: Process) -> No
         assert again[6].generation.id != answers[6].generation.id  # it had no request_id
 
 
+async def test_a_new_one_is_told_as_it_stands(scheduler: Process) -> None:
+    """The scheduler tells of it in brief, since the gateway has all the rest."""
+    async with door(scheduler.address) as caller:
+        output = pb.ImageOutput(format=pb.IMAGE_FORMAT_WEBP, quality=80)
+        wanted = request(labels={"n": "1"}, image={"output": output, "guidance": 2.1}, priority=3)
+        answers = (await caller.generations.CreateGenerations(batch(wanted, wanted))).answers
+        told = [answer.generation for answer in answers]
+        told.append((await caller.generations.CreateGeneration(wanted)).generation)
+        for place, one in enumerate(told):
+            get = pb.GetGenerationRequest(id=one.id)
+            stands = (await caller.generations.GetGeneration(get)).generation
+            assert stands.progress.queue_position == place
+            assert one.progress.queue_position == place
+            assert one == stands
+
+
 async def test_a_thousand_large_ones_fit_any_client_and_the_scheduler(scheduler: Process) -> None:
     async with door(scheduler.address, call_timeout_seconds=30) as caller:
         create = caller.generations.CreateGenerations
