@@ -128,7 +128,8 @@ class Creation:
         if request.webhook_url:
             url, astray = await understood(self._egress, request.webhook_url, f"{path}webhook_url")
         try:
-            return replace(asked.checked([*wrong, *astray]), webhook_url=url)
+            made = asked.checked([*wrong, *astray])
+            return replace(made, webhook_url=url) if url else made
         except InvalidArgumentError:
             if earlier := await self._earlier(request, context):
                 return earlier
