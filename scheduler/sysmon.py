@@ -89,20 +89,27 @@ class Sysmon:
             overdue.pop()
 
     async def reconcile(self) -> None:
-        """Look for rows that differ from memory, and follow them; all others cost one short read.
+        """Look for rows that differ from memory, and follow them; the others cost few reads.
 
         Raises:
             UnavailableError: the database is away.
         """
-        live = self._live.watchers.live()
-        standing = await self._store.standing()
-        differ = [i for i, token in standing.items() if not self._live.agrees(i, token)]
-        for generation_id in [*differ, *(live - standing.keys())]:
-            row = await self._store.look(generation_id)
-            if row is None or not self._differs(generation_id, row.lease_token, row.state.final):
-                continue
-            log.warning("memory differs", generation_id=generation_id, state=row.state)
-            await self._outcomes.stands(row)
+        unseen = self._live.watchers.live()
+        async for page in self._store.standing():
+            unseen -= page.keys()
+            for generation_id, token in page.items():
+                if not self._live.agrees(generation_id, token):
+                    await self._follow(generation_id)
+        for generation_id in unseen:
+            if self._live.watchers.is_live(generation_id):
+                await self._follow(generation_id)
+
+    async def _follow(self, generation_id: str) -> None:
+        row = await self._store.look(generation_id)
+        if row is None or not self._differs(generation_id, row.lease_token, row.state.final):
+            return
+        log.warning("memory differs", generation_id=generation_id, state=row.state)
+        await self._outcomes.stands(row)
 
     def _differs(self, generation_id: str, lease_token: int | None, final: bool) -> bool:
         if final:
