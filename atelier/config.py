@@ -28,7 +28,10 @@ from atelier.addresses import DEFAULT_PORTS, Rules
 def is_loopback(address: str) -> bool:
     """Whether only this machine can reach HOST:PORT."""
     host = address.rpartition(":")[0].strip("[]")
-    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, whoever it stands for
+        return False
 
 
 def _loopback(address: str) -> str:
@@ -174,16 +177,39 @@ class WebhooksSettings(WebhookRulesSettings):
     webhooks_metrics_listen: LoopbackAddress | None = None  # as the scheduler's metrics_listen
 
 
+class CallerSettings(_Settings):
+    """Of who calls a gateway: the `atelier` commands."""
+
+    api_key: SecretStr = SecretStr("")
+    api_key_file: Path | None = None  # goes before api_key
+    # PEM files: whose certificates a gateway's must lead to (None: as this machine does), and the
+    # caller's own.
+    ca_file: Path | None = None
+    client_certificate: Path | None = None
+    client_key: Path | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.client_certificate is None) != (self.client_key is None):
+            raise ValueError(
+                "ATELIER_CLIENT_CERTIFICATE and ATELIER_CLIENT_KEY: give both, or none"
+            )
+        return self
+
+
 class GatewaySettings(ObjectStoreSettings, WebhookRulesSettings):
     """The door."""
 
     gateway_listen: str  # host:port; beyond loopback only with require_keys and TLS
     scheduler_address: Addresses
     model_repository: Path = Field(default_factory=model_repository)
-    # Whether every call has to show an API key. Else one that shows none may do everything, as
-    # `tenant`; one that shows a key is its tenant's here too.
-    require_keys: bool = False
+    # Whether every call has to show an API key. Else, on loopback, one that shows none may do
+    # everything but what is about keys, as `tenant`; one that shows a key is its tenant's here too.
+    require_keys: bool = True
     tenant: str = "local"
+    # A file with API keys, one a line, that have every scope, as `tenant`: an operator's, who makes
+    # the others with it. Read anew when it changes.
+    operator_keys: Path | None = None
     # PEM files, read anew when they change. With an authority every caller has to show a
     # certificate of it; of those that show no key the URI in it says whose they are, by
     # certificate_tenants, such as {"spiffe://example.org/service/shop": "acme"}.

@@ -100,8 +100,10 @@ def channel(
     own_connection: bool = False,
     again: bool = False,
     largest_answer_bytes: int = 64 * 2**20,
+    credentials: grpc.ChannelCredentials | None = None,
+    server_name: str = "",
 ) -> grpc.aio.Channel:
-    """A channel to another part on the same trusted network.
+    """A channel to another part.
 
     Args:
         address: host:port; or several IP:port with commas between them, of which one answers at a
@@ -112,6 +114,8 @@ def channel(
         largest_answer_bytes: what is larger is an error.
         again: make calls again that end as UNAVAILABLE or CANCELLED; for services of which every
             call can be made twice.
+        credentials: of TLS; None: it is on loopback, and not encrypted.
+        server_name: that the other side's certificate must have; empty: the address's host.
     """
     options: list[tuple[str, Any]] = [*_CHANNEL_OPTIONS, *(_KEEPALIVE if keepalive else ())]
     options.append(("grpc.max_receive_message_length", largest_answer_bytes))
@@ -119,7 +123,11 @@ def channel(
         options.append(("grpc.use_local_subchannel_pool", 1))
     if again:
         options.append(("grpc.service_config", json.dumps(_AGAIN)))
-    return grpc.aio.insecure_channel(target(address), options=options)
+    if credentials is None:
+        return grpc.aio.insecure_channel(target(address), options=options)
+    if server_name:
+        options.append(("grpc.ssl_target_name_override", server_name))
+    return grpc.aio.secure_channel(target(address), credentials, options=options)
 
 
 def target(address: str) -> str:

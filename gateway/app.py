@@ -36,6 +36,7 @@ from gateway.identity import Caller, IdentityInterceptor
 from gateway.inputs import Inputs
 from gateway.keys import Keys
 from gateway.model_servicer import ModelServicer
+from gateway.operator_keys import OperatorKeys
 from gateway.preset_servicer import PresetServicer
 from gateway.results import Results
 from gateway.scheduler_client import SchedulerClient
@@ -62,8 +63,11 @@ async def run(settings: GatewaySettings) -> None:
         egress = Egress(settings.webhook_rules)
         generations = GenerationServicer(scheduler, catalog, inputs, results, egress)
         anyone = Caller(settings.tenant, frozenset(SCOPES))
+        find = finding(scheduler)
+        if settings.operator_keys:
+            find = OperatorKeys(settings.operator_keys, settings.tenant).before(find)
         keys = Keys(
-            finding(scheduler),
+            find,
             without=None if settings.require_keys else anyone,
             tenants=settings.certificate_tenants,
         )

@@ -17,7 +17,7 @@ from atelier.api_keys import ShownKey, read_key
 from atelier.errors import PermissionDeniedError, UnauthenticatedError
 from gateway.certificates import caller_of
 from gateway.identity import Caller, Context
-from gateway.scopes import EVERYBODY, scope_of
+from gateway.scopes import EVERYBODY, is_of_keys, scope_of
 
 KNOWN_SECONDS, UNKNOWN_SECONDS = 10.0, 1.0
 MOST_REMEMBERED = 10_000
@@ -43,7 +43,8 @@ class Keys:
 
     Args:
         find: what the scheduler knows of a key's id.
-        without: who a call without a key or a certificate is; None: it is refused.
+        without: who a call without a key or a certificate is; None: it is refused. What is about
+            keys takes one all the same: who reaches a gateway does not make himself a key.
         tenants: of certificates' URIs.
     """
 
@@ -74,7 +75,9 @@ class Keys:
         if scope == EVERYBODY:
             return None
         sent = [str(v) for k, v in context.invocation_metadata() or () if k == "authorization"]
-        known = None if sent else caller_of(context, self._tenants) or self._without
+        known = None if sent else caller_of(context, self._tenants)
+        if not sent and known is None and not is_of_keys(method):
+            known = self._without
         who = known or await self._whose(shown(sent), context)
         if scope not in who.scopes:
             raise PermissionDeniedError(scope, f"to call {method}")

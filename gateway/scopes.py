@@ -67,6 +67,11 @@ SCOPE_OF: Mapping[str, str] = {
 }
 
 
+def is_of_keys(method: str) -> bool:
+    """Whether a method makes, tells or ends keys."""
+    return method.startswith("/atelier.v1.AccessService/")
+
+
 def scope_of(method: str) -> str:
     """The scope that a method takes, by its full name; EVERYBODY where it takes none.
 

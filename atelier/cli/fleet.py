@@ -14,7 +14,7 @@ from rich.console import Console
 
 from atelier.cli import fleet_words as words
 from atelier.cli import problems
-from atelier.cli.where import line_to, program
+from atelier.cli.where import Gateway, line_to, program
 from atelier.v1 import fleet_pb2 as pb
 from atelier.v1 import fleet_pb2_grpc
 
@@ -23,47 +23,53 @@ LOOK_SECONDS = 0.3  # between two looks at what is waited for
 
 
 @asynccontextmanager
-async def fleet_at(address: str) -> AsyncIterator[fleet_pb2_grpc.FleetServiceStub]:
+async def fleet_at(where: Gateway) -> AsyncIterator[fleet_pb2_grpc.FleetServiceStub]:
     """A gateway's FleetService."""
-    async with line_to(address) as line:
+    async with line_to(where) as line:
         yield fleet_pb2_grpc.FleetServiceStub(line)
 
 
-async def devices(address: str, console: Console, *, as_json: bool) -> None:
+async def devices(where: Gateway, console: Console, *, as_json: bool) -> None:
     """Print every device and every queue."""
-    async with fleet_at(address) as fleet:
-        listed = await fleet.ListDevices(pb.ListDevicesRequest(), timeout=CALL_SECONDS)
-        waiting = await fleet.ListQueues(pb.ListQueuesRequest(), timeout=CALL_SECONDS)
+    there = await look(where)
     if as_json:
-        print_json(pb.FleetSnapshot(devices=listed.devices, queues=waiting.queues))
+        print_json(there)
         return
-    if listed.devices:
-        console.print(words.device_table(list(listed.devices)))
+    if there.devices:
+        console.print(words.device_table(list(there.devices)))
     else:
         say(console, "no device is connected, and none is drained or pinned to")
-    for queue in waiting.queues:
+    for queue in there.queues:
         say(console, words.queue_line(queue))
 
 
-async def drained(address: str) -> list[str]:
+async def look(where: Gateway, timeout: float = CALL_SECONDS) -> pb.FleetSnapshot:
+    """Every device and every queue."""
+    async with fleet_at(where) as fleet:
+        listed = await fleet.ListDevices(pb.ListDevicesRequest(), timeout=timeout)
+        waiting = await fleet.ListQueues(pb.ListQueuesRequest(), timeout=timeout)
+    return pb.FleetSnapshot(devices=listed.devices, queues=waiting.queues)
+
+
+async def drained(where: Gateway) -> list[str]:
     """A line on each device that an operator keeps from working, and how to have it work again."""
-    async with fleet_at(address) as fleet:
+    async with fleet_at(where) as fleet:
         listed = await fleet.ListDevices(pb.ListDevicesRequest(), timeout=CALL_SECONDS)
     return [
         f"{one.id} is drained and takes no work: {one.drain_reason}"
-        f" (`{program('atelier')} undrain {one.id} --address {address}`)"
+        f" (`{program('atelier')} undrain {one.id} {where.option}`)"
         for one in listed.devices
         if one.drain_reason
     ]
 
 
-async def drain(address: str, device: str, reason: str, console: Console, *, wait: bool) -> None:
+async def drain(where: Gateway, device: str, reason: str, console: Console, *, wait: bool) -> None:
     """Give a device no new work; where that is wanted, wait until it runs nothing.
 
     Raises:
         ProblemError: it was refused; or it was waited for, and somebody else undrained it.
     """
-    async with fleet_at(address) as fleet:
+    async with fleet_at(where) as fleet:
         order = pb.DrainDeviceRequest(device_id=device, reason=reason)
         found = (await fleet.DrainDevice(order, timeout=CALL_SECONDS)).device
         if wait:
@@ -79,21 +85,21 @@ async def drain(address: str, device: str, reason: str, console: Console, *, wai
         say(console, f"{device} is {words.state(found)}")
 
 
-async def undrain(address: str, device: str, console: Console) -> None:
+async def undrain(where: Gateway, device: str, console: Console) -> None:
     """Give a drained device work again."""
-    async with fleet_at(address) as fleet:
+    async with fleet_at(where) as fleet:
         order = pb.UndrainDeviceRequest(device_id=device)
         found = (await fleet.UndrainDevice(order, timeout=CALL_SECONDS)).device
     say(console, f"{device} is {words.state(found)}")
 
 
-async def load(address: str, model: str, device: str, console: Console, *, wait: bool) -> None:
+async def load(where: Gateway, model: str, device: str, console: Console, *, wait: bool) -> None:
     """Load a model; where that is wanted, wait until it is there.
 
     Raises:
         ProblemError: it was refused; or it was waited for, and failed.
     """
-    async with fleet_at(address) as fleet:
+    async with fleet_at(where) as fleet:
         order = pb.LoadModelRequest(model=model, device_id=device)
         found = (await fleet.LoadModel(order, timeout=CALL_SECONDS)).device
         if wait:
@@ -108,18 +114,18 @@ async def load(address: str, model: str, device: str, console: Console, *, wait:
         say(console, f"{found.id} loads {model}: about {found.load_expected_seconds:.1f} s")
 
 
-async def unload(address: str, model: str, device: str, console: Console) -> None:
+async def unload(where: Gateway, model: str, device: str, console: Console) -> None:
     """Unload an idle model."""
-    async with fleet_at(address) as fleet:
+    async with fleet_at(where) as fleet:
         order = pb.UnloadModelRequest(model=model, device_id=device)
         found = (await fleet.UnloadModel(order, timeout=CALL_SECONDS)).device
     unloads = found.unloading_model == model
     say(console, f"{device} unloads {model}" if unloads else f"{model} is not on {device}")
 
 
-async def pin(address: str, model: str, device: str, console: Console) -> None:
+async def pin(where: Gateway, model: str, device: str, console: Console) -> None:
     """Keep a model on a device."""
-    async with fleet_at(address) as fleet:
+    async with fleet_at(where) as fleet:
         order = pb.PinModelRequest(model=model, device_id=device)
         found = (await fleet.PinModel(order, timeout=CALL_SECONDS)).device
     line = f"{model} is pinned on {device}"
@@ -130,17 +136,17 @@ async def pin(address: str, model: str, device: str, console: Console) -> None:
     say(console, line)
 
 
-async def unpin(address: str, model: str, device: str, console: Console) -> None:
+async def unpin(where: Gateway, model: str, device: str, console: Console) -> None:
     """Leave a pinned model to the scheduler."""
-    async with fleet_at(address) as fleet:
+    async with fleet_at(where) as fleet:
         order = pb.UnpinModelRequest(model=model, device_id=device)
         await fleet.UnpinModel(order, timeout=CALL_SECONDS)
     say(console, f"{model} is not pinned on {device}")
 
 
-async def decisions(address: str, last: int, console: Console, *, as_json: bool) -> None:
+async def decisions(where: Gateway, last: int, console: Console, *, as_json: bool) -> None:
     """Print the latest decisions with their reasons, then the whole state on one line."""
-    async with fleet_at(address) as fleet:
+    async with fleet_at(where) as fleet:
         trace = await fleet.GetTrace(pb.GetTraceRequest(limit=last), timeout=CALL_SECONDS)
     if as_json:
         print_json(trace)

@@ -21,9 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from atelier import rpc
 from atelier.cli import files, picture, problems
-from atelier.cli.where import program
+from atelier.cli.where import Gateway, line_to, program
 from atelier.cli.wish import Wish
 from atelier.client import files as results
 from atelier.errors import AtelierError
@@ -39,7 +38,7 @@ _ENDED = (
 )
 
 
-async def generate(address: str, wish: Wish, out: Path, console: Console) -> list[Path]:
+async def generate(where: Gateway, wish: Wish, out: Path, console: Console) -> list[Path]:
     """Make what is wished for, write it, show it; the files that were written.
 
     Raises:
@@ -47,24 +46,20 @@ async def generate(address: str, wish: Wish, out: Path, console: Console) -> lis
     """
     began = time.monotonic()
     files.make_folder(out)  # before anything is drawn for nothing
-    async with rpc.channel(address) as channel:
-        try:
-            model = await _model(channel, wish)
-        except grpc.aio.AioRpcError as error:
-            raise problems.of_call(error, address) from error
-        request = wish.request(model)
+    async with line_to(where) as channel:
+        request = wish.request(await _model(channel, wish))
         service = generation_pb2_grpc.GenerationServiceStub(channel)
-        course = _Course(address, console)
+        course = _Course(where, console)
         try:
             generation = await course.follow(lambda: service.Generate(request))
         except asyncio.CancelledError:
             if course.generation.id:
-                await _cancel(service, course.generation.id, address, console)
+                await _cancel(service, course.generation.id, where, console)
             raise
     return await _keep(generation, out, console, time.monotonic() - began)
 
 
-async def get(address: str, id_: str, out: Path, console: Console) -> list[Path]:
+async def get(where: Gateway, id_: str, out: Path, console: Console) -> list[Path]:
     """Wait for a generation that was asked for earlier, write it, show it.
 
     Raises:
@@ -73,9 +68,9 @@ async def get(address: str, id_: str, out: Path, console: Console) -> list[Path]
     began = time.monotonic()
     files.make_folder(out)
     request = generation_pb2.WatchGenerationRequest(id=id_, inline_results=True)
-    async with rpc.channel(address) as channel:
+    async with line_to(where) as channel:
         service = generation_pb2_grpc.GenerationServiceStub(channel)
-        course = _Course(address, console)
+        course = _Course(where, console)
         generation = await course.follow(lambda: service.WatchGeneration(request))
     return await _keep(generation, out, console, time.monotonic() - began)
 
@@ -138,9 +133,9 @@ Answer = generation_pb2.GenerateResponse | generation_pb2.WatchGenerationRespons
 class _Course:
     """A generation's course, watched to its end even where the gateway goes away meanwhile."""
 
-    def __init__(self, address: str, console: Console) -> None:
+    def __init__(self, where: Gateway, console: Console) -> None:
         self.generation = generation_pb2.Generation()  # as last seen
-        self._address = address
+        self._where = where
         self._console = console
 
     async def follow(self, call: Callable[[], AsyncIterator[Answer]]) -> generation_pb2.Generation:
@@ -176,9 +171,9 @@ class _Course:
                 await asyncio.sleep(pause)
 
     def _given_up(self, error: grpc.aio.AioRpcError) -> problems.ProblemError:
-        problem = problems.of_call(error, self._address)
+        problem = problems.of_call(error, self._where.address)
         if self.generation.id and problems.may_pass(error):
-            command = _get(self.generation.id, self._address)
+            command = _get(self.generation.id, self._where)
             problem.lines.append(f"the generation is kept, and goes on; fetch it later: {command}")
         return problem
 
@@ -211,14 +206,14 @@ def _show(progress: _Bar, bar: TaskID, generation: generation_pb2.Generation) ->
 
 
 async def _cancel(
-    service: generation_pb2_grpc.GenerationServiceStub, id_: str, address: str, console: Console
+    service: generation_pb2_grpc.GenerationServiceStub, id_: str, where: Gateway, console: Console
 ) -> None:
     """Cancel a generation that nobody waits for any more, and say how that went."""
     request = generation_pb2.CancelGenerationRequest(id=id_)
     try:
         answer = await service.CancelGeneration(request, timeout=CANCEL_SECONDS)
     except grpc.aio.AioRpcError:
-        what = f"goes on: the gateway did not answer; fetch it later: {_get(id_, address)}"
+        what = f"goes on: the gateway did not answer; fetch it later: {_get(id_, where)}"
     else:
         # One that is running may still say so until its step is over.
         ended = answer.generation.state in _ENDED
@@ -226,8 +221,8 @@ async def _cancel(
     _say(console, f"the generation {id_} {what}")
 
 
-def _get(id_: str, address: str) -> str:
-    return f"{program('atelier')} get {id_} --address {address}"
+def _get(id_: str, where: Gateway) -> str:
+    return f"{program('atelier')} get {id_} {where.option}"
 
 
 def _say(console: Console, line: str) -> None:

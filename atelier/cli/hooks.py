@@ -13,7 +13,7 @@ from rich.table import Table
 
 from atelier.cli import problems
 from atelier.cli.fleet import CALL_SECONDS, print_json, say
-from atelier.cli.where import line_to
+from atelier.cli.where import Gateway, line_to
 from atelier.v1 import generation_pb2, webhook_pb2_grpc
 from atelier.v1 import webhook_pb2 as pb
 
@@ -23,14 +23,14 @@ _STYLES = {pb.DELIVERY_STATE_DELIVERED: "green", pb.DELIVERY_STATE_FAILED: "red"
 
 
 @asynccontextmanager
-async def hooks_at(address: str) -> AsyncIterator[webhook_pb2_grpc.WebhookServiceStub]:
+async def hooks_at(where: Gateway) -> AsyncIterator[webhook_pb2_grpc.WebhookServiceStub]:
     """A gateway's WebhookService."""
-    async with line_to(address) as line:
+    async with line_to(where) as line:
         yield webhook_pb2_grpc.WebhookServiceStub(line)
 
 
 async def create(
-    address: str,
+    where: Gateway,
     url: str,
     events: Sequence[str],
     description: str,
@@ -46,15 +46,15 @@ async def create(
     request = pb.CreateWebhookRequest(
         url=url, events=_states(events), include_prompts=prompts, description=description
     )
-    async with hooks_at(address) as hooks:
+    async with hooks_at(where) as hooks:
         made = await hooks.CreateWebhook(request, timeout=CALL_SECONDS)
     say(console, f"webhook {made.webhook.id}: {made.webhook.url}")
     _tell_secret(made.secret, console)
 
 
-async def list_(address: str, console: Console, *, as_json: bool) -> None:
+async def list_(where: Gateway, console: Console, *, as_json: bool) -> None:
     """Print every webhook."""
-    async with hooks_at(address) as hooks:
+    async with hooks_at(where) as hooks:
         listed = await hooks.ListWebhooks(pb.ListWebhooksRequest(), timeout=CALL_SECONDS)
     if as_json:
         print_json(listed)
@@ -70,38 +70,38 @@ async def list_(address: str, console: Console, *, as_json: bool) -> None:
     console.print(table)
 
 
-async def enable(address: str, webhook: str, console: Console, *, enabled: bool) -> None:
+async def enable(where: Gateway, webhook: str, console: Console, *, enabled: bool) -> None:
     """Enable one, or disable it."""
-    async with hooks_at(address) as hooks:
+    async with hooks_at(where) as hooks:
         await hooks.UpdateWebhook(
             pb.UpdateWebhookRequest(id=webhook, enabled=enabled), timeout=CALL_SECONDS
         )
     say(console, f"webhook {webhook} is {'enabled' if enabled else 'disabled'}")
 
 
-async def delete(address: str, webhook: str, console: Console) -> None:
+async def delete(where: Gateway, webhook: str, console: Console) -> None:
     """Delete one."""
-    async with hooks_at(address) as hooks:
+    async with hooks_at(where) as hooks:
         await hooks.DeleteWebhook(pb.DeleteWebhookRequest(id=webhook), timeout=CALL_SECONDS)
     say(console, f"webhook {webhook} is gone")
 
 
-async def rotate(address: str, webhook: str, overlap: int, console: Console) -> None:
+async def rotate(where: Gateway, webhook: str, overlap: int, console: Console) -> None:
     """Another secret for one, or for the tenant itself."""
     request = pb.RotateSecretRequest(id=webhook, overlap_seconds=overlap)
-    async with hooks_at(address) as hooks:
+    async with hooks_at(where) as hooks:
         rotated = await hooks.RotateSecret(request, timeout=CALL_SECONDS)
     _tell_secret(rotated.secret, console)
     say(console, f"until {_time(rotated.old_expire_time)} the one before, if any, signs as well")
 
 
-async def test(address: str, webhook: str, console: Console) -> None:
+async def test(where: Gateway, webhook: str, console: Console) -> None:
     """Send a test event.
 
     Raises:
         ProblemError: it was not delivered.
     """
-    async with hooks_at(address) as hooks:
+    async with hooks_at(where) as hooks:
         answer = await hooks.TestWebhook(pb.TestWebhookRequest(id=webhook), timeout=CALL_SECONDS)
     one = answer.delivery
     if one.state == pb.DELIVERY_STATE_PENDING:
@@ -114,11 +114,11 @@ async def test(address: str, webhook: str, console: Console) -> None:
 
 
 async def deliveries(
-    address: str, webhook: str, generation: str, last: int, console: Console, *, as_json: bool
+    where: Gateway, webhook: str, generation: str, last: int, console: Console, *, as_json: bool
 ) -> None:
     """Print the latest deliveries."""
     request = pb.ListDeliveriesRequest(webhook_id=webhook, generation_id=generation, page_size=last)
-    async with hooks_at(address) as hooks:
+    async with hooks_at(where) as hooks:
         page = await hooks.ListDeliveries(request, timeout=CALL_SECONDS)
     if as_json:
         print_json(page)
@@ -138,9 +138,9 @@ async def deliveries(
     console.print(table)
 
 
-async def redeliver(address: str, delivery: str, console: Console) -> None:
+async def redeliver(where: Gateway, delivery: str, console: Console) -> None:
     """Have one delivered again."""
-    async with hooks_at(address) as hooks:
+    async with hooks_at(where) as hooks:
         await hooks.RedeliverWebhook(pb.RedeliverWebhookRequest(id=delivery), timeout=CALL_SECONDS)
     say(console, f"{delivery} is on its way again")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,10 +16,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from atelier.api_keys import ID_BYTES, SECRET_BYTES, new_key
 from atelier.cli.fleet import CALL_SECONDS, print_json, say
 from atelier.cli.options import AddressOption, StateDirOption, ask, wide
 from atelier.cli.up import DEFAULT_STATE_DIR
-from atelier.cli.where import line_to
+from atelier.cli.where import Gateway, line_to
 from atelier.v1 import access_pb2 as pb
 from atelier.v1 import access_pb2_grpc
 
@@ -45,6 +49,20 @@ def create(
         tenant=tenant, scopes=scope or CALLERS_SCOPES, expire_days=days, description=description
     )
     ask(address, state_dir, lambda where: _create(where, request, Console()))
+
+
+@app.command()
+def draw(
+    file: Annotated[Path, typer.Argument(help="A new file, which only its user can read.")],
+) -> None:
+    """Write an operator's key to FILE, for gateways to be told of: ATELIER_OPERATOR_KEYS=FILE."""
+    text = new_key(secrets.token_bytes(ID_BYTES), secrets.token_bytes(SECRET_BYTES))
+    try:
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(text + "\n")
+    except OSError as error:
+        raise typer.BadParameter(f"cannot make {file}: {error.strerror}") from error
+    say(Console(), f"an operator's key lies in {file}: show it with --api-key-file {file}")
 
 
 @app.command(name="list")
@@ -82,20 +100,20 @@ def rotate(
 
 
 @asynccontextmanager
-async def _keys_at(address: str) -> AsyncIterator[access_pb2_grpc.AccessServiceStub]:
+async def _keys_at(where: Gateway) -> AsyncIterator[access_pb2_grpc.AccessServiceStub]:
     """A gateway's AccessService."""
-    async with line_to(address) as line:
+    async with line_to(where) as line:
         yield access_pb2_grpc.AccessServiceStub(line)
 
 
-async def _create(address: str, request: pb.CreateKeyRequest, console: Console) -> None:
-    async with _keys_at(address) as keys:
+async def _create(where: Gateway, request: pb.CreateKeyRequest, console: Console) -> None:
+    async with _keys_at(where) as keys:
         made = await keys.CreateKey(request, timeout=CALL_SECONDS)
     _tell(made.key, made.text, console)
 
 
-async def _list(address: str, tenant: str, console: Console, *, as_json: bool) -> None:
-    async with _keys_at(address) as keys:
+async def _list(where: Gateway, tenant: str, console: Console, *, as_json: bool) -> None:
+    async with _keys_at(where) as keys:
         answer = await keys.ListKeys(pb.ListKeysRequest(tenant=tenant), timeout=CALL_SECONDS)
     if as_json:
         print_json(answer)
@@ -105,15 +123,15 @@ async def _list(address: str, tenant: str, console: Console, *, as_json: bool) -
         say(console, "no keys; make one with `atelier keys create TENANT`")
 
 
-async def _revoke(address: str, key_id: str, console: Console) -> None:
-    async with _keys_at(address) as keys:
+async def _revoke(where: Gateway, key_id: str, console: Console) -> None:
+    async with _keys_at(where) as keys:
         request = pb.RevokeKeyRequest(id=key_id)
         ended = (await keys.RevokeKey(request, timeout=CALL_SECONDS)).key
     say(console, f"key {ended.id} of {ended.tenant} is revoked")
 
 
-async def _rotate(address: str, key_id: str, overlap: int, console: Console) -> None:
-    async with _keys_at(address) as keys:
+async def _rotate(where: Gateway, key_id: str, overlap: int, console: Console) -> None:
+    async with _keys_at(where) as keys:
         request = pb.RotateKeyRequest(id=key_id, overlap_seconds=overlap)
         made = await keys.RotateKey(request, timeout=CALL_SECONDS)
     _tell(made.key, made.text, console)

@@ -15,7 +15,7 @@ from rich.table import Table
 from atelier.cli.generate import describe
 from atelier.cli.options import AddressOption, StateDirOption, ask, wide
 from atelier.cli.up import DEFAULT_STATE_DIR
-from atelier.cli.where import line_to
+from atelier.cli.where import Gateway, line_to
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import generation_pb2_grpc
 
@@ -61,12 +61,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 async def show(
-    address: str, which: pb.GenerationFilter, last: int, console: Console, *, as_json: bool
+    where: Gateway, which: pb.GenerationFilter, last: int, console: Console, *, as_json: bool
 ) -> None:
     """Print the newest `last` of them."""
     found: list[pb.Generation] = []
     token = ""
-    async with line_to(address) as channel:
+    async with line_to(where) as channel:
         service = generation_pb2_grpc.GenerationServiceStub(channel)
         while len(found) < last and (token or not found):
             request = pb.ListGenerationsRequest(
@@ -97,9 +97,9 @@ async def show(
     console.print(table if found else "none")
 
 
-async def erase(address: str, ids: list[str], console: Console) -> None:
+async def erase(where: Gateway, ids: list[str], console: Console) -> None:
     """Delete each; stop at the first that is refused."""
-    async with line_to(address) as channel:
+    async with line_to(where) as channel:
         service = generation_pb2_grpc.GenerationServiceStub(channel)
         for id_ in ids:
             await service.DeleteGeneration(pb.DeleteGenerationRequest(id=id_), timeout=CALL_SECONDS)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from atelier.cli.problems import INTERRUPTED, ProblemError
-from atelier.cli.where import gateway_address
+from atelier.cli.where import Gateway, gateway_of
 
 PIPE_COLUMNS = 240
 
@@ -27,12 +27,12 @@ AddressOption = Annotated[
 def ask(
     address: str | None,
     state_dir: Path,
-    work: Callable[[str], Coroutine[Any, Any, object]],
+    work: Callable[[Gateway], Coroutine[Any, Any, object]],
     *,
     interrupted: str = "cancelled",
 ) -> None:
     """Do `work` with a gateway, as `do` does."""
-    do(lambda: work(gateway_address(address, state_dir)), interrupted=interrupted)
+    do(lambda: work(gateway_of(address, state_dir)), interrupted=interrupted)
 
 
 def do(work: Callable[[], Coroutine[Any, Any, object]], *, interrupted: str = "cancelled") -> None:

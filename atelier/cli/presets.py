@@ -16,7 +16,7 @@ from atelier.cli import problems
 from atelier.cli.fleet import say
 from atelier.cli.options import AddressOption, StateDirOption, ask, wide
 from atelier.cli.up import DEFAULT_STATE_DIR
-from atelier.cli.where import line_to
+from atelier.cli.where import Gateway, line_to
 from atelier.suggest import known_names
 from atelier.v1 import model_pb2, model_pb2_grpc, preset_pb2_grpc
 from atelier.v1 import preset_pb2 as pb
@@ -85,10 +85,10 @@ def delete(
     ask(address, state_dir, lambda where: erase(where, key, Console()))
 
 
-async def show_all(address: str, model: str, console: Console) -> None:
+async def show_all(where: Gateway, model: str, console: Console) -> None:
     """Print a line on each."""
     table = Table("model", "name", "version", "says", "for", box=None)
-    async with line_to(address) as channel:
+    async with line_to(where) as channel:
         service = preset_pb2_grpc.PresetServiceStub(channel)
         request = pb.ListPresetsRequest(model=model, page_size=MAX_PAGE)
         while True:
@@ -103,9 +103,9 @@ async def show_all(address: str, model: str, console: Console) -> None:
     console.print(table if table.row_count else "none")
 
 
-async def show_one(address: str, key: pb.GetPresetRequest, console: Console) -> None:
+async def show_one(where: Gateway, key: pb.GetPresetRequest, console: Console) -> None:
     """Print what `set` would take."""
-    async with line_to(address) as channel:
+    async with line_to(where) as channel:
         service = preset_pb2_grpc.PresetServiceStub(channel)
         found = (await service.GetPreset(key, timeout=CALL_SECONDS)).preset
     say(console, f"{found.model} {found.name}, version {found.version}  {found.description}")
@@ -113,13 +113,13 @@ async def show_one(address: str, key: pb.GetPresetRequest, console: Console) -> 
         say(console, f"  {line}")
 
 
-async def write(address: str, wanted: pb.Preset, values: list[str], console: Console) -> None:
+async def write(where: Gateway, wanted: pb.Preset, values: list[str], console: Console) -> None:
     """Make it; where it is there, let it follow the version that stands.
 
     Raises:
         ProblemError: a value cannot be read, or it was refused.
     """
-    async with line_to(address) as channel:
+    async with line_to(where) as channel:
         models = model_pb2_grpc.ModelServiceStub(channel)
         asked = model_pb2.GetModelRequest(name=wanted.model)
         model = (await models.GetModel(asked, timeout=CALL_SECONDS)).model
@@ -142,9 +142,9 @@ async def write(address: str, wanted: pb.Preset, values: list[str], console: Con
     say(console, f"{made.preset.name} for {made.preset.model} is at version {made.preset.version}")
 
 
-async def erase(address: str, key: pb.DeletePresetRequest, console: Console) -> None:
+async def erase(where: Gateway, key: pb.DeletePresetRequest, console: Console) -> None:
     """Delete it."""
-    async with line_to(address) as channel:
+    async with line_to(where) as channel:
         service = preset_pb2_grpc.PresetServiceStub(channel)
         await service.DeletePreset(key, timeout=CALL_SECONDS)
     say(console, f"{key.name} for {key.model} is deleted")

@@ -117,6 +117,8 @@ def option(path: str) -> str:
 
 def _of_known(error: AtelierError) -> ProblemError:
     lines = [f"{option(v.field)}: {v.description}" for v in error.violations] or [error.message]
+    if error.code == "UNAUTHENTICATED":
+        lines.append("say which: ATELIER_API_KEY, or `atelier --api-key-file FILE COMMAND`")
     if error.retry_after_seconds is not None:
         lines.append(f"it may work in {error.retry_after_seconds:g} s")
     return ProblemError(lines, BAD_INPUT if error.code in _BAD_INPUT_CODES else FAILED)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
 
-import grpc
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from atelier.cli import fleet_words as words
-from atelier.cli.problems import FAILED
+from atelier.cli.fleet import look
+from atelier.cli.problems import FAILED, ProblemError
+from atelier.cli.where import Gateway, of_stack
 from atelier.embedded import processes
 from atelier.embedded.state import StackRecord, StateDir
-from atelier.v1 import fleet_pb2, fleet_pb2_grpc
 
 CALL_SECONDS = 3.0
 DOWN_SECONDS = 60.0
@@ -25,7 +26,8 @@ DOWN_SECONDS = 60.0
 
 def ps(state_dir: Path, console: Console) -> int:
     """Print every part as the kernel sees it, and the fleet as the scheduler sees it."""
-    record = StateDir(state_dir).read()
+    state = StateDir(state_dir)
+    record = state.read()
     if record is None:
         console.print(f"nothing ever ran in {state_dir}")
         return 0
@@ -33,7 +35,7 @@ def ps(state_dir: Path, console: Console) -> int:
         console.print(f"nothing runs in {state_dir}; this ran there last:")
     console.print(_parts(record))
     if record.is_alive():
-        _print_fleet(record.gateway, console)
+        _print_fleet(of_stack(state, record), console)
     return 0
 
 
@@ -78,17 +80,14 @@ def _parts(record: StackRecord) -> Table:
     return table
 
 
-def _print_fleet(gateway: str, console: Console) -> None:
+def _print_fleet(gateway: Gateway, console: Console) -> None:
     try:
-        with grpc.insecure_channel(gateway) as channel:
-            fleet = fleet_pb2_grpc.FleetServiceStub(channel)
-            devices = fleet.ListDevices(fleet_pb2.ListDevicesRequest(), timeout=CALL_SECONDS)
-            queues = fleet.ListQueues(fleet_pb2.ListQueuesRequest(), timeout=CALL_SECONDS)
-    except grpc.RpcError as error:
-        console.print(f"the fleet is not known: {error.details()}")
+        fleet = asyncio.run(look(gateway, CALL_SECONDS))
+    except ProblemError as error:
+        console.print(f"the fleet is not known: {error}", highlight=False, markup=False)
         return
     table = Table("device", "state", "memory held", "of", "models", "runs", "hardware", box=None)
-    for device in devices.devices:
+    for device in fleet.devices:
         table.add_row(
             device.id,
             escape(words.state(device)),
@@ -100,5 +99,5 @@ def _print_fleet(gateway: str, console: Console) -> None:
         )
     console.print()
     console.print(table)
-    for queue in queues.queues:
+    for queue in fleet.queues:
         console.print(words.queue_line(queue), highlight=False, markup=False)

@@ -17,6 +17,7 @@ from atelier.cli.timeline_lanes import timeline as timeline_of
 from atelier.cli.timeline_page import page
 from atelier.cli.timeline_perfetto import trace_events
 from atelier.cli.timeline_png import write_png
+from atelier.cli.where import Gateway
 from atelier.v1 import fleet_pb2 as pb
 from atelier.v1 import fleet_pb2_grpc
 
@@ -24,7 +25,7 @@ SUFFIXES = (".html", ".png", ".json")
 AT_ONCE = 5_000  # moments in a message
 
 
-async def timeline(address: str, out: Path, last_seconds: float | None, console: Console) -> None:
+async def timeline(where: Gateway, out: Path, last_seconds: float | None, console: Console) -> None:
     """Ask for all moments, and write them as the file's name says.
 
     Raises:
@@ -33,7 +34,7 @@ async def timeline(address: str, out: Path, last_seconds: float | None, console:
     if out.suffix not in SUFFIXES:
         line = f"--out {out}: call it .html (a page), .png (a picture) or .json (for Perfetto)"
         raise ProblemError([line], BAD_INPUT)
-    async with fleet_at(address) as fleet:
+    async with fleet_at(where) as fleet:
         told = await _read(fleet, last_seconds)
     if not any(lane.blocks or lane.loads or lane.faults for lane in told.lanes):
         raise ProblemError(["the scheduler remembers nothing of that time: nothing ran"])

@@ -14,7 +14,6 @@ import grpc
 from rich.console import Console, ConsoleDimensions, Group
 from rich.text import Text
 
-from atelier import rpc
 from atelier.cli import fleet_words as words
 from atelier.cli import problems
 from atelier.cli.life import read_life
@@ -22,6 +21,7 @@ from atelier.cli.top_fleet import SORTS, Fleet
 from atelier.cli.top_frame import UNBOUNDED, View, draw, plain, utc_now
 from atelier.cli.top_keys import typed
 from atelier.cli.waterfall import waterfall
+from atelier.cli.where import Gateway, line_to
 from atelier.v1 import fleet_pb2 as pb
 from atelier.v1 import fleet_pb2_grpc, generation_pb2, generation_pb2_grpc
 
@@ -31,7 +31,7 @@ FRAME_SECONDS = 0.2  # between two frames at least: ssh lines are narrow
 LONGEST_PAUSE_SECONDS = 8.0
 
 
-async def once(address: str, sort: str, console: Console) -> None:
+async def once(where: Gateway, sort: str, console: Console) -> None:
     """Print one frame.
 
     Raises:
@@ -39,22 +39,20 @@ async def once(address: str, sort: str, console: Console) -> None:
     """
     fleet = Fleet()
     try:
-        async with rpc.channel(address) as channel, asyncio.timeout(CALL_SECONDS):
+        async with line_to(where) as channel, asyncio.timeout(CALL_SECONDS):
             request = pb.WatchFleetRequest(past_decisions=PAST)
             async for answer in fleet_pb2_grpc.FleetServiceStub(channel).WatchFleet(request):
                 fleet.take(answer)
                 if fleet.news or not fleet.last_sequence:
                     break
-    except grpc.aio.AioRpcError as error:
-        raise problems.of_call(error, address) from error
     except TimeoutError as error:
-        raise problems.ProblemError([f"{address} did not answer in time"]) from error
+        raise problems.ProblemError([f"{where} did not answer in time"]) from error
     view = View(sort=sort)
-    for line in draw(fleet, view, console.width, UNBOUNDED, utc_now(), address):
+    for line in draw(fleet, view, console.width, UNBOUNDED, utc_now(), where.address):
         console.print(line, soft_wrap=True)
 
 
-async def top(address: str, sort: str, interval: float, console: Console) -> None:
+async def top(where: Gateway, sort: str, interval: float, console: Console) -> None:
     """Show the fleet until q or Ctrl-C.
 
     Raises:
@@ -64,8 +62,8 @@ async def top(address: str, sort: str, interval: float, console: Console) -> Non
         raise problems.ProblemError(
             ["this is no terminal: `atelier top --once` prints one frame"], problems.BAD_INPUT
         )
-    async with rpc.channel(address) as channel:
-        await _Top(channel, address, View(sort=sort), interval, console).run()
+    async with line_to(where) as channel:
+        await _Top(channel, where.address, View(sort=sort), interval, console).run()
 
 
 class _Top:

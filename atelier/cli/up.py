@@ -24,7 +24,7 @@ from atelier.cli import hints, problems
 from atelier.cli.fleet import drained
 from atelier.cli.generate import generate
 from atelier.cli.problems import ProblemError
-from atelier.cli.where import program
+from atelier.cli.where import Gateway, of_stack, program
 from atelier.cli.wish import Wish
 from atelier.config import model_repository
 from atelier.embedded import processes
@@ -83,7 +83,7 @@ class _Up:
         self._listen_for_signals(supervisor)
         try:
             await self._start(supervisor)
-            return await self._serve(stack.gateway)
+            return await self._serve(of_stack(self._state, _record(supervisor, stack)))
         except Interrupted:
             return problems.INTERRUPTED
         except PartError as error:
@@ -104,7 +104,7 @@ class _Up:
             self._console.print()  # Live ends the line on terminals only
         self._console.print(f"everything is up after {time.monotonic() - began:.1f} s")
 
-    async def _serve(self, gateway: str) -> int:
+    async def _serve(self, gateway: Gateway) -> int:
         """The picture; then, unless once was all, whatever comes until Ctrl-C."""
         options = self._options
         with suppress(ProblemError):
@@ -164,23 +164,26 @@ class _Up:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, heard)
 
-    def _explain(self, gateway: str) -> None:
+    def _explain(self, gateway: Gateway) -> None:
         models = list(Catalog.read(model_repository()).cards)
         prompt = self._options.prompt or "a red circle on a blue background"
         folder = self._options.state_dir
         state_dir = None if folder.absolute() == DEFAULT_STATE_DIR.absolute() else str(folder)
         print_ = self._console.print
         print_(f"\nServing at [bold]{gateway}[/] ({', '.join(models)}). To go on:\n")
+        key_file = os.path.relpath(self._state.key)
         for line in (
             hints.command(program("atelier"), state_dir, "a green ring on a white background"),
-            hints.grpcurl(gateway, models[0], prompt),
+            hints.grpcurl(gateway.address, key_file, models[0], prompt),
         ):
             print_(line, soft_wrap=True, highlight=False, markup=False)
             print_()
-        code = hints.python(gateway, models[0], prompt)
+        code = hints.python(gateway.address, key_file, models[0], prompt)
         print_(f"{program(Path(sys.executable).name)} - <<'END'", markup=False, highlight=False)
         print_(Syntax(code, "python", background_color="default"))
         print_("END")
+        said = f"Calls show the API key in {key_file}; the atelier commands find it there."
+        print_(f"\n{said}", highlight=False, markup=False, soft_wrap=True)
         print_("\nCtrl-C stops everything; what was made stays.")
 
     def _notice(self, line: str) -> None:

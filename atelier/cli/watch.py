@@ -9,17 +9,17 @@ from datetime import UTC, datetime
 import grpc
 from rich.console import Console
 
-from atelier import rpc
 from atelier.cli import fleet_words as words
 from atelier.cli import problems
 from atelier.cli.fleet import print_json, say
+from atelier.cli.where import Gateway, channel_to
 from atelier.v1 import fleet_pb2 as pb
 from atelier.v1 import fleet_pb2_grpc
 
 AGAIN_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)  # before each further call, where the gateway is away
 
 
-async def watch(address: str, past: int, console: Console, *, as_json: bool) -> None:
+async def watch(where: Gateway, past: int, console: Console, *, as_json: bool) -> None:
     """Follow the fleet until somebody ends it; a gateway that goes away is waited for.
 
     Raises:
@@ -28,7 +28,7 @@ async def watch(address: str, past: int, console: Console, *, as_json: bool) -> 
     telling, pauses = Telling(), iter(AGAIN_SECONDS)
     while True:
         try:
-            async with rpc.channel(address) as channel:
+            async with channel_to(where) as channel:
                 service = fleet_pb2_grpc.FleetServiceStub(channel)
                 request = pb.WatchFleetRequest(past_decisions=past)
                 async for answer in service.WatchFleet(request):
@@ -42,9 +42,9 @@ async def watch(address: str, past: int, console: Console, *, as_json: bool) -> 
         except grpc.aio.AioRpcError as error:
             pause = next(pauses, None) if problems.may_pass(error) else None
             if pause is None:
-                raise problems.of_call(error, address) from error
+                raise problems.of_call(error, where.address) from error
         if pause is None:
-            raise problems.ProblemError([f"{address} ends the watch again and again"])
+            raise problems.ProblemError([f"{where} ends the watch again and again"])
         if not as_json:
             say(console, f"the gateway is away; asking again in {pause:g} s", "red")
         await asyncio.sleep(pause)

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from atelier.cli.fleet import fleet_at
 from atelier.cli.life import PREEMPTED, Attempt, Life, Span, read_life
+from atelier.cli.where import Gateway
 from atelier.v1 import generation_pb2
 
 NAME_CELLS, SECONDS_CELLS = 26, 10
@@ -16,13 +17,13 @@ STYLES = {
 }  # fmt: skip
 
 
-async def trace(address: str, generation_id: str, console: Console) -> None:
+async def trace(where: Gateway, generation_id: str, console: Console) -> None:
     """Print it.
 
     Raises:
         ProblemError: there is none of that id, or nobody answers.
     """
-    async with fleet_at(address) as fleet:
+    async with fleet_at(where) as fleet:
         life = await read_life(fleet, generation_id)
     for line in waterfall(life, console.width):
         console.print(line, soft_wrap=True)

@@ -39,6 +39,7 @@ class StackOptions:
     device_bytes: int = DEVICE_BYTES
     gateway_port: int | None = None
     schedulers: int = 1
+    require_keys: bool = False  # whoever drives a stack from inside is asked for none
     repository: Path = field(default_factory=model_repository)
 
 
@@ -93,6 +94,7 @@ def build(state: StateDir, options: StackOptions, *, keep_ports: bool = False) -
     webhooks = f"127.0.0.1:{book.take('webhooks')}"
     if not keep_ports:
         book.save()
+        state.make_key()
     rooms = _rooms(state, options, postgres, store, tritons, schedulers, gateway, webhooks)
     return Stack((postgres, store, *tritons, *rooms), gateway, options.devices)
 
@@ -187,6 +189,8 @@ def _rooms(
             **results,
             **receivers,
             "ATELIER_GATEWAY_LISTEN": gateway,
+            "ATELIER_REQUIRE_KEYS": str(options.require_keys).lower(),
+            "ATELIER_OPERATOR_KEYS": str(state.key),
             "ATELIER_SCHEDULER_ADDRESS": scheduler,
         },
         state.root,

@@ -4,6 +4,7 @@ holds then is lost: the database, the results, the ports and the secrets.
     lock            held by the one `atelier up` that runs here
     processes.json  every part: name, pid, address, log, state
     ports.json, secrets.json (0600)
+    key             the operator's API key (0600): the commands find it here
     logs/  postgres/  s3/  triton/
 """
 
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from atelier.api_keys import ID_BYTES, SECRET_BYTES, new_key
 from atelier.embedded import processes
 from atelier.embedded.part import PartError
 
@@ -71,6 +73,7 @@ class StateDir:
         self.root = root.absolute()
         self.logs = self.root / "logs"
         self.ports = self.root / "ports.json"
+        self.key = self.root / "key"
         self._records = self.root / "processes.json"
 
     def create(self) -> None:
@@ -115,6 +118,21 @@ class StateDir:
             write_json(path, known)
         return known
 
+    def make_key(self) -> bool:
+        """Draw this stack's API key, where it has none; whether it had none."""
+        if self.key.exists():
+            return False
+        text = new_key(secrets.token_bytes(ID_BYTES), secrets.token_bytes(SECRET_BYTES))
+        _write(self.key, text + "\n")
+        return True
+
+    def read_key(self) -> str:
+        """This stack's API key; empty where it has none, or it is not for us to read."""
+        try:
+            return self.key.read_text().strip()
+        except OSError:
+            return ""
+
     def write(self, record: StackRecord) -> None:
         """Tell the world who runs."""
         write_json(self._records, asdict(record))
@@ -137,7 +155,11 @@ class StateDir:
 
 def write_json(path: Path, content: object) -> None:
     """Atomically, and readable for this user alone."""
+    _write(path, json.dumps(content, indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.new")
     beside.touch(mode=0o600)
-    beside.write_text(json.dumps(content, indent=2) + "\n")
+    beside.write_text(text)
     beside.replace(path)

@@ -43,9 +43,10 @@ class Ran:
 class Program:
     """An example, as its user starts it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, key: str) -> None:
         self._command = COMMANDS[name]
-        self._environment = {**os.environ, "PROTOS": str(BUILD / "protos")}
+        more = {"PROTOS": str(BUILD / "protos"), "ATELIER_API_KEY": key}
+        self._environment = {**os.environ, **more}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -63,14 +64,14 @@ class Program:
 
 
 @pytest.fixture(params=COMMANDS)
-def program(request: pytest.FixtureRequest) -> Iterator[Program]:
+def program(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Program]:
     name = request.param
     missing = BUILD / f"{name}.missing"
     if missing.exists():
         pytest.skip(f"{name}: {missing.read_text().strip()}")
     if not Path(COMMANDS[name][-1]).exists():
         pytest.skip(f"{name} is not built: make test-clients does that")
-    yield Program(name)
+    yield Program(name, stack.key)
 
 
 def test_it_draws(program: Program, stack: Stack) -> None:

@@ -32,6 +32,21 @@ FINAL = {
 }
 
 
+class ShowsKey(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """Every call carries the key."""
+
+    def __init__(self, key: str) -> None:
+        self._shown = ("authorization", f"Bearer {key}")
+
+    def intercept_unary_unary(self, go_on: Any, details: Any, request: Any) -> Any:
+        return go_on(self._with_key(details), request)
+
+    intercept_unary_stream = intercept_unary_unary
+
+    def _with_key(self, details: Any) -> Any:
+        return details._replace(metadata=[*(details.metadata or ()), self._shown])
+
+
 class Stack:
     """A running `atelier up`, and clients of its gateway."""
 
@@ -49,7 +64,10 @@ class Stack:
             )
         wait_until(self.ready, START_SECONDS, lambda: self.log.read_text())
         self.address = self.record()["gateway"]
-        self.channel = grpc.insecure_channel(self.address)
+        self.key = (self.state_dir / "key").read_text().strip()
+        self.channel = grpc.intercept_channel(
+            grpc.insecure_channel(self.address), ShowsKey(self.key)
+        )
         self.generations = generation_pb2_grpc.GenerationServiceStub(self.channel)
         self.models = model_pb2_grpc.ModelServiceStub(self.channel)
         self.fleet = fleet_pb2_grpc.FleetServiceStub(self.channel)

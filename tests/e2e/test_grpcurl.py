@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -18,11 +19,20 @@ GRPCURL = Path(sysconfig.get_path("scripts")) / "grpcurl"
 
 
 def grpcurl(stack: Stack, *words: str, data: dict[str, Any] | None = None) -> str:
-    body = ["-d", json.dumps(data)] if data is not None else []
-    command = [str(GRPCURL), "-plaintext", *body, stack.address, *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = asked(stack, *words, data=data)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def asked(
+    stack: Stack, *words: str, data: dict[str, Any] | None = None, options: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """As `atelier up` says that one should ask."""
+    body = ["-d", json.dumps(data)] if data is not None else []
+    key = ["-expand-headers", "-H", "authorization: Bearer ${KEY}"]
+    command = [str(GRPCURL), "-plaintext", *key, *body, *options, stack.address, *words]
+    environment = {**os.environ, "KEY": stack.key}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
 
 
 def test_services_are_listed(stack: Stack) -> None:

@@ -78,7 +78,7 @@ class Terminal:
 def top(stack: Stack, tmp_path: Path) -> Iterator[Terminal]:
     if not shutil.which("tmux"):
         pytest.skip("there is no tmux: install it to see `atelier top` in a terminal")
-    words = f"{sys.executable} -m atelier.cli top --address {stack.address}"
+    words = f"{sys.executable} -m atelier.cli top --state-dir '{stack.state_dir}'"
     terminal = Terminal(f"atelier-{tmp_path.name}", words)
     try:
         yield terminal

@@ -14,7 +14,7 @@ import pytest
 from atelier.v1 import fleet_pb2, generation_pb2
 from tests.e2e.conftest import MODEL, Stack, wait_until
 from tests.e2e.test_command_line import HEARS_CTRL_C, atelier
-from tests.e2e.test_grpcurl import GRPCURL, grpcurl
+from tests.e2e.test_grpcurl import asked, grpcurl
 from tests.e2e.test_kills import killed
 
 pytestmark = pytest.mark.real
@@ -70,11 +70,7 @@ def test_models_come_and_go_by_order(stack: Stack) -> None:
     assert f"{MODEL} is on cpu-0" in ordered(stack, "load", MODEL, "cpu-0", "--wait")
     pinned = json.loads(grpcurl(stack, f"{FLEET}/PinModel", data=names))
     assert pinned["device"]["pinned_models"] == [MODEL]
-    body = ["-d", json.dumps(names)]
-    refused = subprocess.run(
-        [str(GRPCURL), "-plaintext", *body, stack.address, f"{FLEET}/UnloadModel"],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    refused = asked(stack, f"{FLEET}/UnloadModel", data=names)
     assert "FailedPrecondition" in refused.stderr and "MODEL_PINNED" in refused.stderr
     grpcurl(stack, f"{FLEET}/UnpinModel", data=names)
     assert "unloads" in ordered(stack, "unload", MODEL, "cpu-0")
@@ -90,11 +86,9 @@ def test_models_come_and_go_by_order(stack: Stack) -> None:
 
 
 def test_grpcurl_watches_the_fleet(stack: Stack) -> None:
-    body = ["-d", json.dumps({"past_decisions": 1000}), "-max-time", "2"]
-    watched = subprocess.run(
-        [str(GRPCURL), "-plaintext", *body, stack.address, f"{FLEET}/WatchFleet"],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    watched = asked(
+        stack, f"{FLEET}/WatchFleet", data={"past_decisions": 1000}, options=("-max-time", "2")
+    )
     assert "DeadlineExceeded" in watched.stderr  # it does not end by itself
     assert watched.stdout.index('"snapshot"') < watched.stdout.index('"decisions"')
     assert '"id": "cpu-0"' in watched.stdout

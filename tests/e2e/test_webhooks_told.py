@@ -14,6 +14,7 @@ from standardwebhooks import Webhook
 
 from atelier.cli import hooks
 from atelier.cli.problems import ProblemError
+from atelier.cli.where import Gateway
 from atelier.v1 import generation_pb2, webhook_pb2_grpc
 from atelier.v1 import webhook_pb2 as pb
 from tests.e2e.conftest import Stack, create
@@ -107,7 +108,7 @@ def _single(stack: Stack, receiver: Receiver) -> None:
 
 async def test_from_the_command_line(stack: Stack) -> None:
     """In this process, but for one: a command takes most of its time to start."""
-    where, said = stack.address, Console(file=io.StringIO(), width=240)
+    where, said = Gateway(stack.address, stack.key), Console(file=io.StringIO(), width=240)
 
     def told() -> str:
         assert isinstance(said.file, io.StringIO)
@@ -130,7 +131,7 @@ async def test_from_the_command_line(stack: Stack) -> None:
             await hooks.test(where, hook, said)
         await hooks.rotate(where, hook, 60, said)
         await hooks.delete(where, hook, said)
-    words = ("webhooks", "create", "https://10.0.0.1", "--address", where)
+    words = ("webhooks", "create", "https://10.0.0.1", "--state-dir", ".")
     refused = await asyncio.to_thread(atelier, *words, cwd=stack.state_dir)
     assert refused.returncode == 2 and refused.stderr.startswith("URL: must be a URL with")
 

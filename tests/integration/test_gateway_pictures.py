@@ -87,6 +87,7 @@ def gateway_process(folder: Path, scheduler_address: str, s3_endpoint: str) -> P
         gateway_listen=address,
         scheduler_address=scheduler_address,
         model_repository=folder,
+        require_keys="false",
         s3_endpoint=s3_endpoint,
         s3_access_key="key",
         s3_secret_key=SECRET,

@@ -206,6 +206,8 @@ def processes(
     postgres: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Process, Process, Path]]:
     folder = tmp_path_factory.mktemp("identity")
+    operators = folder / "operators"
+    operators.write_text(new_key(bytes([7] * ID_BYTES), bytes([7] * SECRET_BYTES)) + "\n")
     address = free_address()
     with scheduler_process(database(postgres), folder) as scheduler:
         gateway = Process(
@@ -215,7 +217,7 @@ def processes(
             gateway_listen=address,
             scheduler_address=scheduler.address,
             model_repository=folder,
-            require_keys="true",
+            operator_keys=operators,
             s3_endpoint="127.0.0.1:9",
             s3_access_key="a",
             s3_secret_key="canary-of-s3",
@@ -223,7 +225,7 @@ def processes(
             webhook_allowed_ports="[]",
             webhook_allow_http="true",
         )
-        # An operator's own door, on loopback: it asks for no key, and makes the first one.
+        # A door of before the one above, on loopback: it asks for no key.
         office = Process(
             "gateway",
             (inside := free_address()),
@@ -231,6 +233,7 @@ def processes(
             gateway_listen=inside,
             scheduler_address=scheduler.address,
             model_repository=folder,
+            require_keys="false",
             s3_endpoint="127.0.0.1:9",
             s3_access_key="a",
             s3_secret_key="canary-of-s3",
@@ -241,12 +244,10 @@ def processes(
 
 @pytest.fixture(scope="module")
 async def scene(processes: tuple[Process, Process, Path]) -> AsyncIterator[Scene]:
-    gateway, office, folder = processes
-    async with (
-        grpc.aio.insecure_channel(office.address) as inside,
-        grpc.aio.insecure_channel(gateway.address) as channel,
-    ):
-        local, texts = Line(inside), []
+    gateway, _, folder = processes
+    async with grpc.aio.insecure_channel(gateway.address) as channel:
+        texts = [(folder / "operators").read_text().strip()]
+        local = Line(channel, texts[0])
 
         async def line(tenant: str, *scopes: str) -> Line:
             request = access_pb2.CreateKeyRequest(tenant=tenant, scopes=scopes)
@@ -396,13 +397,25 @@ async def test_a_key_that_is_no_good_says_why(scene: Scene) -> None:
     assert again[:2] == ("FAILED_PRECONDITION", "API_KEY_ENDED")
 
 
+async def test_who_is_asked_for_no_key_makes_himself_none(
+    scene: Scene, processes: tuple[Process, Process, Path]
+) -> None:
+    async with grpc.aio.insecure_channel(processes[1].address) as channel:
+        office = Line(channel)
+        await office(G + "ListGenerations", generation_pb2.ListGenerationsRequest())
+        asked = access_pb2.CreateKeyRequest(tenant="acme", scopes=["admin"])
+        told = await office.refused("/atelier.v1.AccessService/CreateKey", asked)
+        assert told[:2] == ("UNAUTHENTICATED", "API_KEY_MISSING")
+
+
 async def test_an_operator_makes_and_ends_keys_from_the_command_line(
     processes: tuple[Process, Process, Path],
 ) -> None:
-    _, office, _ = processes
+    gateway, _, folder = processes
 
-    async def keys(*words: str) -> str:
-        command = ["keys", *words, "--address", office.address]
+    async def keys(*words: str, file: str = "operators") -> str:
+        shown = ["--api-key-file", str(folder / file)]
+        command = [*shown, "keys", *words, "--address", gateway.address]
         return (await asyncio.to_thread(CliRunner().invoke, app, command)).output
 
     made = (await keys("create", "shop", "--days", "7", "--description", "[till]")).splitlines()
@@ -415,6 +428,7 @@ async def test_an_operator_makes_and_ends_keys_from_the_command_line(
     assert await keys("revoke", key_id) == f"key {key_id} of shop is revoked\n"
     assert "revoked" in await keys("list")
     assert (await keys("create", "Shop!")).startswith("TENANT: must be")
+    assert "cannot read" in await keys("list", file="none")
 
 
 async def test_no_log_tells_a_secret_or_a_prompt(

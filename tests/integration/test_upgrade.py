@@ -81,7 +81,7 @@ async def test_an_earlier_gateway_speaks_with_our_scheduler(schema: str, tmp_pat
     with scheduler_process(schema, tmp_path) as scheduler:
         gateway = Process(
             "gateway", address, tmp_path / "gateway.log", gateway_listen=address,
-            scheduler_address=scheduler.address, model_repository=tmp_path,
+            scheduler_address=scheduler.address, model_repository=tmp_path, require_keys="false",
             s3_endpoint="127.0.0.1:9", s3_access_key="a", s3_secret_key="s",
         ).by_code_in(OLD)  # fmt: skip
         with gateway:

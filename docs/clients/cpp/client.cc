@@ -1,6 +1,6 @@
 // client ADDRESS draw MODEL PROMPT [STEPS [WIDTH]]: a picture, from the request to its URL.
 // client ADDRESS cancel ID: let a generation be.
-// ATELIER_KEY is the API key, if one is wanted.
+// ATELIER_API_KEY is the API key, if one is wanted.
 #include <cstdlib>
 #include <iostream>
 #include <memory>
@@ -19,7 +19,7 @@ namespace pb = atelier::v1;
 
 std::unique_ptr<grpc::ClientContext> call() {
   auto context = std::make_unique<grpc::ClientContext>();
-  if (const char* key = std::getenv("ATELIER_KEY")) {
+  if (const char* key = std::getenv("ATELIER_API_KEY")) {
     context->AddMetadata("authorization", std::string("Bearer ") + key);
   }
   return context;

@@ -1,6 +1,6 @@
 // client ADDRESS draw MODEL PROMPT [STEPS [WIDTH]]: a picture, from the request to its URL.
 // client ADDRESS cancel ID: let a generation be.
-// ATELIER_KEY is the API key, if one is wanted.
+// ATELIER_API_KEY is the API key, if one is wanted.
 package main
 
 import (
@@ -96,7 +96,7 @@ func main() {
 	defer line.Close()
 	door := pb.NewGenerationServiceClient(line)
 	ctx := context.Background()
-	if key := os.Getenv("ATELIER_KEY"); key != "" {
+	if key := os.Getenv("ATELIER_API_KEY"); key != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+key)
 	}
 	if command == "draw" {

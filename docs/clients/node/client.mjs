@@ -1,12 +1,12 @@
 // node client.mjs ADDRESS draw MODEL PROMPT [STEPS [WIDTH]]: a picture, from the request to its URL.
 // node client.mjs ADDRESS cancel ID: let a generation be.
-// PROTOS is the folder of atelier/v1 and google/rpc; ATELIER_KEY the API key, if one is wanted.
+// PROTOS is the folder of atelier/v1 and google/rpc; ATELIER_API_KEY the API key, if one is wanted.
 import { randomUUID } from "node:crypto";
 import { promisify } from "node:util";
 import grpc from "@grpc/grpc-js";
 import loader from "@grpc/proto-loader";
 
-const { PROTOS = "protos", ATELIER_KEY } = process.env;
+const { PROTOS = "protos", ATELIER_API_KEY } = process.env;
 
 // [shown]
 const files = ["atelier/v1/generation.proto", "google/rpc/status.proto", "google/rpc/error_details.proto"];
@@ -15,7 +15,7 @@ const { GenerationService } = grpc.loadPackageDefinition(types).atelier.v1;
 
 const connect = (address) => new GenerationService(address, grpc.credentials.createInsecure());
 const metadata = new grpc.Metadata();
-if (ATELIER_KEY) metadata.set("authorization", `Bearer ${ATELIER_KEY}`);
+if (ATELIER_API_KEY) metadata.set("authorization", `Bearer ${ATELIER_API_KEY}`);
 
 async function draw(door, model, prompt, steps, width) {
   const request = { request_id: randomUUID(), model, image: { prompt, steps, width } };

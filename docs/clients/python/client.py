@@ -1,6 +1,6 @@
 """client.py ADDRESS draw MODEL PROMPT [STEPS [WIDTH]]: a picture, from the request to its URL.
 client.py ADDRESS cancel ID: let a generation be.
-ATELIER_KEY is the API key, if one is wanted.
+ATELIER_API_KEY is the API key, if one is wanted.
 """
 
 import os
@@ -34,7 +34,7 @@ def explain(error: AtelierError) -> None:
 
 
 def main(address: str, command: str, *words: str) -> int:
-    with Client(address, key=os.environ.get("ATELIER_KEY")) as client:
+    with Client(address, key=os.environ.get("ATELIER_API_KEY")) as client:
         try:
             if command == "draw":
                 model, prompt, *numbers = words

@@ -1,5 +1,6 @@
 """The commands as a person calls them, where nothing runs."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -172,9 +173,10 @@ def test_phases_have_words() -> None:
 
 
 def test_hints_are_quoted() -> None:
-    line = hints.grpcurl("127.0.0.1:1", "m", "it's a star")
-    assert line.startswith("grpcurl -plaintext -d '{")
+    line = hints.grpcurl("127.0.0.1:1", ".state/key", "m", "it's a star")
+    assert line.startswith("KEY=$(cat .state/key) grpcurl -plaintext -expand-headers")
+    assert shlex.split(line)[8].startswith('{"create"')
     assert hints.command("atelier", "my state", "a b") == (
         "atelier generate --state-dir 'my state' 'a b'"
     )
-    compile(hints.python("127.0.0.1:1", "m", 'a "star"'), "hint", "exec")
+    compile(hints.python("127.0.0.1:1", ".state/key", "m", 'a "star"'), "hint", "exec")

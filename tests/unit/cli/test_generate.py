@@ -17,6 +17,7 @@ from rich.console import Console
 from atelier.cli import generate as module
 from atelier.cli.generate import Wish, _Course
 from atelier.cli.problems import BAD_INPUT, ProblemError
+from atelier.cli.where import Gateway
 from atelier.errors import UnavailableError
 from atelier.status import to_status
 from atelier.v1 import generation_pb2 as pb
@@ -42,7 +43,7 @@ def streams(*calls: list[Step]) -> Callable[[], AsyncIterator[pb.GenerateRespons
 @pytest.fixture
 def course(monkeypatch: pytest.MonkeyPatch) -> _Course:
     monkeypatch.setattr(module, "AGAIN_SECONDS", (0.0, 0.0))
-    return _Course("127.0.0.1:1", Console(file=StringIO()))
+    return _Course(Gateway("127.0.0.1:1", option="--address 127.0.0.1:1"), Console(file=StringIO()))
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
