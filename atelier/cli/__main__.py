@@ -123,6 +123,7 @@ def generate(
     resize: Annotated[str | None, typer.Option(help=RESIZE_HELP)] = None,
     thumbnail: Annotated[int | None, typer.Option(help="Pixels of a small copy beside it.")] = None,
     previews: Annotated[bool, typer.Option("--previews", help=PREVIEWS_HELP)] = False,
+    webhook: Annotated[str, typer.Option(metavar="URL", help="Is told when it has ended.")] = "",
     out: OutOption = Path("out"),
     address: AddressOption = None,
     state_dir: StateDirOption = DEFAULT_STATE_DIR,
@@ -138,7 +139,7 @@ def generate(
             prompt, model, negative, width, height, steps, guidance, seed, n,
             fps, format_ or files.format_of(out), quality, metadata, 1 if previews else None,
             given.picture("--init-image", init_image), given.picture("--mask", mask), strength,
-            given.picture("--first-frame", first_frame), thumbnail, part, new_size, preset,
+            given.picture("--first-frame", first_frame), thumbnail, part, new_size, preset, webhook,
         )  # fmt: skip
 
     ask(address, state_dir, lambda where: generate_(where, wish(), out, Console()))

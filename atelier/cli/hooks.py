@@ -174,4 +174,4 @@ def _tell_secret(secret: str, console: Console) -> None:
 
 
 def _time(stamp: Timestamp) -> str:
-    return f"{stamp.ToDatetime(tzinfo=UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+    return f"{stamp.ToDatetime(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -42,6 +42,7 @@ OPTIONS = {
     "past_decisions": "--past",
     "interval_seconds": "--interval",
     "url": "URL",
+    "webhook_url": "--webhook",
     "events": "--event",
     "description": "--description",
     "overlap_seconds": "--overlap",

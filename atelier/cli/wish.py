@@ -39,6 +39,7 @@ class Wish:
     crop: generation_pb2.Crop | None = None
     resize: generation_pb2.Resize | None = None
     preset: str = ""
+    webhook_url: str = ""  # told of its end
 
     def suits(self, model: model_pb2.Model) -> bool:
         """Whether a model that was not named can do it: make a picture, if nothing else is said."""
@@ -55,6 +56,7 @@ class Wish:
         """
         request = generation_pb2.GenerateRequest(inline_results=True)
         request.create.model, request.create.preset = model.name, self.preset
+        request.create.webhook_url = self.webhook_url
         request.create.request_id = secrets.token_hex(16)  # so that asking again is safe
         video = model.kind == model_pb2.MODEL_KIND_VIDEO
         spec = request.create.video if video else request.create.image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from pathlib import Path
 
 import grpc
 import pytest
@@ -13,8 +14,10 @@ from rich.console import Console
 from standardwebhooks import Webhook
 
 from atelier.cli import hooks
+from atelier.cli.generate import generate
 from atelier.cli.problems import ProblemError
 from atelier.cli.where import Gateway
+from atelier.cli.wish import Wish
 from atelier.v1 import generation_pb2, webhook_pb2_grpc
 from atelier.v1 import webhook_pb2 as pb
 from tests.e2e.conftest import Stack, create
@@ -106,7 +109,7 @@ def _single(stack: Stack, receiver: Receiver) -> None:
     assert "image.steps" in refused.value.details()
 
 
-async def test_from_the_command_line(stack: Stack) -> None:
+async def test_from_the_command_line(stack: Stack, tmp_path: Path) -> None:
     """In this process, but for one: a command takes most of its time to start."""
     where, said = Gateway(stack.address, stack.key), Console(file=io.StringIO(), width=240)
 
@@ -131,6 +134,14 @@ async def test_from_the_command_line(stack: Stack) -> None:
             await hooks.test(where, hook, said)
         await hooks.rotate(where, hook, 60, said)
         await hooks.delete(where, hook, said)
+        await generate(
+            where,
+            Wish("a red ring on a white background", steps=1, webhook_url=receiver.url),
+            tmp_path,
+            said,
+        )
+        await receiver.until(3)
+        assert receiver.received[2].event["type"] == "generation.succeeded"
     words = ("webhooks", "create", "https://10.0.0.1", "--state-dir", ".")
     refused = await asyncio.to_thread(atelier, *words, cwd=stack.state_dir)
     assert refused.returncode == 2 and refused.stderr.startswith("URL: must be a URL with")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from atelier.cli import hints
 from atelier.cli.__main__ import app, parse_size
 from atelier.cli.generate import describe
-from atelier.cli.problems import BAD_INPUT, ProblemError
+from atelier.cli.problems import BAD_INPUT, ProblemError, option
 from atelier.cli.wish import Wish
 from atelier.v1 import generation_pb2, model_pb2
 
@@ -68,6 +68,14 @@ def test_only_what_was_asked_for_is_sent() -> None:
     assert request.inline_results
     assert request.create.image == generation_pb2.ImageSpec(prompt="a star", seed=0, count=2)
     assert request.create.request_id != Wish("a star").request(model).create.request_id
+
+
+def test_a_webhook_is_asked_for_and_what_is_wrong_with_it_told_by_its_option() -> None:
+    model = model_pb2.Model(name="m", kind=model_pb2.MODEL_KIND_IMAGE)
+    url = "https://hooks.example.org/"
+    assert Wish("a star", webhook_url=url).request(model).create.webhook_url == url
+    assert not Wish("a star").request(model).create.webhook_url
+    assert option("webhook_url") == "--webhook"
 
 
 def test_a_video_model_gets_a_video_spec() -> None:
