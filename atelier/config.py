@@ -168,7 +168,18 @@ class WebhookRulesSettings(_Settings):
         )
 
 
-class WebhooksSettings(WebhookRulesSettings):
+class TraceSettings(_Settings):
+    """Where traces go, of those that tell of generations; the same in all of them."""
+
+    # A collector of traces, by OTLP over HTTP, such as http://127.0.0.1:4318. Empty: none are made.
+    otlp_endpoint: str = ""
+    # Kept are those that failed, were tried again, or took longer than so many seconds; and of the
+    # others this share. A caller whose own trace is sampled always gets the generation's.
+    trace_slow_seconds: float = Field(default=30.0, ge=0)
+    trace_ratio: float = Field(default=0.1, ge=0, le=1)
+
+
+class WebhooksSettings(WebhookRulesSettings, TraceSettings):
     """What delivers webhooks."""
 
     webhooks_listen: LoopbackAddress  # for health checks
@@ -238,7 +249,7 @@ class GatewaySettings(ObjectStoreSettings, WebhookRulesSettings):
         return self
 
 
-class SchedulerSettings(_Settings):
+class SchedulerSettings(TraceSettings):
     """The brain."""
 
     scheduler_listen: LoopbackAddress
@@ -255,12 +266,6 @@ class SchedulerSettings(_Settings):
     agent_grace_seconds: float = 8.0
     report_seconds: float = 1.0
     metrics_listen: LoopbackAddress | None = None  # for Prometheus; None: nobody can scrape
-    # A collector of traces, by OTLP over HTTP, such as http://127.0.0.1:4318. Empty: none are made.
-    otlp_endpoint: str = ""
-    # Kept are those that failed, were tried again, or took longer than so many seconds; and of the
-    # others this share. A caller whose own trace is sampled always gets the generation's.
-    trace_slow_seconds: float = Field(default=30.0, ge=0)
-    trace_ratio: float = Field(default=0.1, ge=0, le=1)
 
     @property
     def object_store(self) -> ObjectStoreSettings | None:

@@ -44,14 +44,17 @@ class Traces:
         self._slow_seconds = slow_seconds
         self._resources: dict[str, Resource] = {}
 
-    def keeps(self, generation_id: str, traceparent: str, spans: Sequence[Span]) -> bool:
-        """Whether this trace is worth keeping."""
+    def keeps(
+        self, generation_id: str, traceparent: str, seconds: float, *, wrong: bool = False
+    ) -> bool:
+        """Whether the trace of a generation is worth keeping.
+
+        Args:
+            seconds: that it took, from the call to its end.
+            wrong: it failed, or was tried again.
+        """
         parent = parent_of(traceparent)
-        if parent and parent.sampled:
-            return True
-        root = spans[0]
-        seconds = (root.end - root.start).total_seconds()
-        if root.error or seconds >= self._slow_seconds or any(span.after for span in spans):
+        if wrong or seconds >= self._slow_seconds or (parent and parent.sampled):
             return True
         # As others would by the same ratio: by the low 56 bits (OpenTelemetry, TraceIdRatioBased).
         return trace_id_of(generation_id, traceparent) % 2**56 < self._kept_below
@@ -62,8 +65,16 @@ class Traces:
 
     def send(self, generation_id: str, traceparent: str, spans: Sequence[Span]) -> bool:
         """Send a generation's trace, the root first; whether it was kept."""
-        if not self.keeps(generation_id, traceparent, spans):
-            return False
+        root = spans[0]
+        seconds = (root.end - root.start).total_seconds()
+        wrong = bool(root.error) or any(span.after for span in spans)
+        kept = self.keeps(generation_id, traceparent, seconds, wrong=wrong)
+        if kept:
+            self.add(generation_id, traceparent, spans)
+        return kept
+
+    def add(self, generation_id: str, traceparent: str, spans: Sequence[Span]) -> None:
+        """Send spans of a generation's trace, whatever it is worth."""
         trace_id, caller = trace_id_of(generation_id, traceparent), parent_of(traceparent)
         above = SpanContext(trace_id, caller.span_id, is_remote=True) if caller else None
 
@@ -88,7 +99,6 @@ class Traces:
                     instrumentation_scope=_SCOPE,
                 )
             )
-        return True
 
     def _resource(self, part: str) -> Resource:
         if part not in self._resources:

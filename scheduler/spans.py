@@ -18,10 +18,9 @@ from datetime import datetime
 from itertools import pairwise
 
 from atelier.generation import Generation, State
-from atelier.spans import Span
+from atelier.spans import ROOT, Span
 from scheduler.journal import Kind, Moment
 
-ROOT = "generation"
 # What an attempt does, by the number of its phase (generation.proto).
 PHASES = {3: "encode text", 4: "denoise", 5: "decode", 6: "upload"}
 

@@ -16,6 +16,7 @@ from atelier.egress import Egress
 from atelier.metrics import exported
 from atelier.migrate import migrate
 from atelier.service import serving, tasks, unless_stopped
+from atelier.traces import sending
 from webhooks.outbox import Outbox
 from webhooks.post import Poster
 from webhooks.worker import Worker
@@ -47,7 +48,14 @@ async def _run(settings: WebhooksSettings) -> None:
         database.measure(meter)
         poster = Poster(Egress(settings.webhook_rules), tls)
         stack.push_async_callback(poster.close)
-        worker = Worker(Outbox(database), poster, meter)
+        traces = stack.enter_context(
+            sending(
+                settings.otlp_endpoint,
+                ratio=settings.trace_ratio,
+                slow_seconds=settings.trace_slow_seconds,
+            )
+        )
+        worker = Worker(Outbox(database), poster, meter, traces=traces)
         failed = await stack.enter_async_context(tasks(worker=worker.run(), tend=worker.tend()))
         await stack.enter_async_context(
             serving(settings.webhooks_listen, [], _no_services, meter=meter)

@@ -30,6 +30,8 @@ class Due:
     """A delivery that is due."""
 
     id: str
+    tenant: str
+    generation_id: str  # "": it is about none
     webhook_id: str | None
     kind: str
     url: str
@@ -38,6 +40,8 @@ class Due:
     data: Mapping[str, Any]
     attempts: int
     create_time: datetime
+    trace_parent: str  # of the generation's caller
+    tries: int  # attempts at the generation
 
 
 class Outbox:
@@ -59,6 +63,8 @@ class Outbox:
         return [
             Due(
                 str(row["id"]),
+                row["tenant"],
+                str(row["generation_id"] or ""),
                 str(row["webhook_id"]) if row["webhook_id"] else None,
                 row["type"],
                 row["target"],
@@ -67,6 +73,8 @@ class Outbox:
                 row["data"],
                 row["attempts"],
                 row["create_time"],
+                row["trace_parent"],
+                row["tries"],
             )
             for row in rows
         ]

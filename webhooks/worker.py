@@ -28,10 +28,13 @@ from atelier.instruments import (
     WEBHOOK_WAITING,
 )
 from atelier.metrics import counter, gauge, histogram
+from atelier.spans import trace_id_of
+from atelier.traces import Traces
 from webhooks.message import body_of, headers_of
 from webhooks.outbox import Due, Lane, Outbox
 from webhooks.post import TOTAL_SECONDS, Poster
 from webhooks.schedule import BREAKS_AT, GONE, Answer, again_seconds, closed_seconds
+from webhooks.spans import span_of, took_seconds, went_wrong
 
 log = structlog.get_logger()
 
@@ -55,11 +58,13 @@ class Worker:
         poster: Poster,
         meter: Meter,
         *,
+        traces: Traces | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         self._outbox = outbox
         self._poster = poster
+        self._traces = traces
         self._clock = clock
         self._rng = rng or random.SystemRandom()
         self._wake = asyncio.Event()
@@ -144,12 +149,16 @@ class Worker:
     async def _deliver(self, due: deque[Due], visit: _Visit) -> None:
         while due and not visit.closed_seconds and self._clock() < visit.ends:
             one = due.popleft()
+            began = datetime.now(UTC)
             answer = await self._attempt(one)
             failpoint("webhook_sent_before_mark")
             if one.enabled:
                 visit.heard(answer)
             again = again_seconds(answer, one.attempts + 1, self._rng.random())
-            await self._outbox.attempted(one, answer, again if one.kind != "webhook.test" else None)
+            if one.kind == "webhook.test":
+                again = None
+            self._trace(one, answer, began, again)
+            await self._outbox.attempted(one, answer, again)
             if answer.status == GONE and one.enabled and one.webhook_id:
                 await self._outbox.gone(one.webhook_id)
                 due.clear()
@@ -165,8 +174,18 @@ class Worker:
             headers = headers_of(due.id, datetime.now(UTC), body, due.secrets)
             return await self._poster.post(due.url, body, headers)
         except Exception:  # a fault of ours, with this one; those behind it go on
-            log.exception("attempt failed", delivery=due.id)
+            log.exception("attempt failed", **_whose(due))
             return Answer(0, "not asked: internal error")
+
+    def _trace(self, due: Due, answer: Answer, began: datetime, again: float | None) -> None:
+        """In a trace that is kept; of an attempt that failed, in any."""
+        if self._traces is None or not due.generation_id:
+            return
+        whose = due.generation_id, due.trace_parent
+        if not answer.delivered or self._traces.keeps(
+            *whose, took_seconds(due), wrong=went_wrong(due)
+        ):
+            self._traces.add(*whose, [span_of(due, answer, began, datetime.now(UTC), again)])
 
     def _tell(self, due: Due, answer: Answer, again: float | None) -> None:
         if answer.delivered:
@@ -174,7 +193,16 @@ class Worker:
             self._took.record((datetime.now(UTC) - due.create_time).total_seconds())
         else:
             self._attempts.add(1, {"outcome": "failed" if again else "given_up"})
-            log.info("not delivered", delivery=due.id, status=answer.status, again_seconds=again)
+            log.info("not delivered", **_whose(due), status=answer.status, again_seconds=again)
+
+
+def _whose(due: Due) -> dict[str, str]:
+    """By what a line of the log is found: the delivery, and what it is about."""
+    found = {"delivery": due.id, "tenant": due.tenant}
+    if due.generation_id:
+        found["generation_id"] = due.generation_id
+        found["trace_id"] = f"{trace_id_of(due.generation_id, due.trace_parent):032x}"
+    return found
 
 
 class _Visit:

@@ -18,6 +18,7 @@ from atelier.database import Database
 from atelier.egress import Egress
 from atelier.generation import FINAL, Generation
 from atelier.generation_store import GenerationStore
+from atelier.traces import Traces
 from atelier.webhook_store import StoredWebhook, WebhookStore
 from tests.support.generations import BY, RESULT, generation
 from webhooks.outbox import Outbox
@@ -70,12 +71,17 @@ class Bench:
 
     @asynccontextmanager
     async def worker(
-        self, rules: Rules = LOOPBACK, *, meter: Meter = NO_METER, **egress: Any
+        self,
+        rules: Rules = LOOPBACK,
+        *,
+        meter: Meter = NO_METER,
+        traces: Traces | None = None,
+        **egress: Any,
     ) -> AsyncIterator[Worker]:
         """One that works, with a line of its own."""
         async with Database(self.dsn) as database:
             poster = Poster(Egress(rules, **egress))
-            worker = Worker(Outbox(database), poster, meter)
+            worker = Worker(Outbox(database), poster, meter, traces=traces)
             task = asyncio.create_task(worker.run())
             try:
                 yield worker

@@ -40,20 +40,20 @@ def traces(ratio: float) -> Traces:
 
 @pytest.mark.parametrize("spans", [trace(error="POISONED"), trace(seconds=30), trace(again=True)])
 def test_what_went_wrong_is_always_kept(spans: list[Span]) -> None:
-    assert traces(0.0).keeps(id_of(1), "", spans)
+    assert traces(0.0).send(id_of(1), "", spans)
 
 
 def test_of_the_others_a_share_is_kept() -> None:
     for ratio in (0.0, 0.1, 1.0):
         chosen = traces(ratio)
-        kept = sum(chosen.keeps(id_of(n), "", trace()) for n in range(4_000))
+        kept = sum(chosen.keeps(id_of(n), "", 1.0) for n in range(4_000))
         assert kept == pytest.approx(4_000 * ratio, abs=100)
 
 
 def test_whose_caller_is_sampled_is_kept() -> None:
     header = f"00-{TRACE}-{CALLER}-0"
-    assert traces(0.0).keeps(id_of(1), header + "1", trace())
-    assert not traces(0.0).keeps(id_of(1), header + "0", trace())
+    assert traces(0.0).send(id_of(1), header + "1", trace())
+    assert not traces(0.0).send(id_of(1), header + "0", trace())
 
 
 def test_a_collector_gets_one_connected_trace() -> None:
