@@ -7,7 +7,7 @@ whoever lost the attempt can change nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -165,14 +165,9 @@ class GenerationStore:
             after = page[-1].id
         return found
 
-    async def standing(self) -> AsyncIterator[dict[str, int | None]]:
-        """Ids of all unfinished generations, with the lease_token of those that run. Page by page:
-        while 60,000 were read at once, nothing else was done for half a second."""
-        after = _NO_ID
-        while rows := await self.database.rows("standing", after=after, limit=PAGE):
-            page = {row["id"]: row["lease_token"] for row in rows}
-            yield page
-            after = max(page)
+    async def standing(self) -> dict[str, int | None]:
+        """Ids of all unfinished generations, with the lease_token of those that run."""
+        return {row["id"]: row["lease_token"] for row in await self.database.rows("standing")}
 
     async def requeued_for(self, generation_id: str, reasons: Sequence[str]) -> int:
         """How often it was queued again for one of these reasons."""

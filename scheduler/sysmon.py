@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from atelier.database import ROWS_AT_ONCE
 from atelier.errors import UnavailableError
 from atelier.generation_store import GenerationStore
 from scheduler.background import Background
@@ -89,17 +90,19 @@ class Sysmon:
             overdue.pop()
 
     async def reconcile(self) -> None:
-        """Look for rows that differ from memory, and follow them; the others cost few reads.
+        """Look for rows that differ from memory, and follow them; all others cost one short read.
 
         Raises:
             UnavailableError: the database is away.
         """
         unseen = self._live.watchers.live()
-        async for page in self._store.standing():
-            unseen -= page.keys()
-            for generation_id, token in page.items():
-                if not self._live.agrees(generation_id, token):
-                    await self._follow(generation_id)
+        standing = await self._store.standing()
+        unseen.difference_update(standing)
+        for number, (generation_id, token) in enumerate(standing.items()):
+            if number % ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)  # however many wait, nobody is held up for long
+            if not self._live.agrees(generation_id, token):
+                await self._follow(generation_id)
         for generation_id in unseen:
             if self._live.watchers.is_live(generation_id):
                 await self._follow(generation_id)

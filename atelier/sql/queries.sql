@@ -89,10 +89,7 @@ LIMIT %(limit)s::integer
 
 -- name: standing
 -- What to compare memory with; without the specs, so that it can be asked often.
-SELECT id::text, lease_token FROM generations
-WHERE finish_time IS NULL AND id > %(after)s::uuid
-ORDER BY generations.id
-LIMIT %(limit)s::integer
+SELECT id::text, lease_token FROM generations WHERE finish_time IS NULL
 
 -- name: claim
 -- A fresh token for each attempt; none for a generation that somebody cancelled meanwhile.

@@ -114,7 +114,8 @@ class Tables:
         return waiting[: a["limit"]]
 
     def _standing(self, a: Row) -> list[Row]:
-        return [{"id": row["id"], "lease_token": row["lease_token"]} for row in self._unfinished(a)]
+        rows = [row for _, row in sorted(self.generations.items()) if not _ended(row)]
+        return [{"id": row["id"], "lease_token": row["lease_token"]} for row in rows]
 
     def _claim(self, a: Row) -> list[Row]:
         if not (row := self._movable(a, Event.CLAIM)) or row["cancel_requested"]:
