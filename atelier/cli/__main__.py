@@ -31,6 +31,7 @@ PREVIEWS_HELP = (
     "Show in the terminal what there is after each step, as far as the model has previews."
 )
 PICTURE_HELP = "a file (PNG, JPEG, WebP, AVIF), or a key (results/..., inputs/...)."
+WEBHOOK_HELP = "Is told of its end, signed with the secret that `webhooks rotate` makes."
 RESIZE_HELP = "400x300; 400x or x300 keep the proportions."
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="A folder, or a file.")]
 
@@ -123,7 +124,7 @@ def generate(
     resize: Annotated[str | None, typer.Option(help=RESIZE_HELP)] = None,
     thumbnail: Annotated[int | None, typer.Option(help="Pixels of a small copy beside it.")] = None,
     previews: Annotated[bool, typer.Option("--previews", help=PREVIEWS_HELP)] = False,
-    webhook: Annotated[str, typer.Option(metavar="URL", help="Is told when it has ended.")] = "",
+    webhook: Annotated[str, typer.Option(metavar="URL", help=WEBHOOK_HELP)] = "",
     out: OutOption = Path("out"),
     address: AddressOption = None,
     state_dir: StateDirOption = DEFAULT_STATE_DIR,
