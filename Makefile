@@ -12,7 +12,7 @@ export PROMPT STATE_DIR PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help run test test-faults test-faults-long test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics dashboards check-dashboards check-alerts lint format types \
 	train-tiny-image export-tiny-image export-tiny-video obey train-tiny-video obey-video \
-	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-gateway bench-pauses bench-store bench-metrics bench-engines bench-int8 test-wheel simulate-faults mutants lock clean
+	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-gateway bench-pauses bench-store bench-metrics bench-engines bench-int8 soak test-wheel simulate-faults mutants lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 20
@@ -133,6 +133,10 @@ bench-metrics: .venv/.dev ## what metrics cost: calls with and without, side by 
 
 bench-engines: .venv/.dev ## engines of Stable Diffusion 1.5's structure, built without a GPU (minutes, 7 GB)
 	@.venv/bin/python -m benchmarks.bench_engines
+
+soak: MINUTES = 10
+soak: .venv/.embedded .venv/.dev ## a mixed load for MINUTES (10): memory, descriptors, shared memory, tables must not grow
+	@.venv/bin/python -m benchmarks.bench_soak --minutes $(MINUTES)
 
 bench-int8: .venv/.dev ## INT8 against single precision on tiny-image, side by side
 	@.venv/bin/python -m benchmarks.bench_int8
