@@ -12,6 +12,7 @@ import structlog
 from pydantic import ValidationError
 
 from agent.app import CannotStartError, serve
+from atelier import debug
 from atelier.config import AgentSettings
 from atelier.metrics import MetricsError, exported
 from atelier.telemetry import configure_logging
@@ -76,7 +77,7 @@ def main() -> None:
             sys.stderr.write(f"agent: ATELIER_{name.upper()}: {fault['msg']}\n")
         sys.exit(2)
     configure_logging("agent", settings.log_level, settings.log_format)
-    sys.exit(asyncio.run(_run(settings)))
+    sys.exit(debug.run(_run(settings)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """`python -m gateway`: serve as told by ATELIER_* (atelier/config.py)."""
 
-import asyncio
 import gc
 
+from atelier import debug
 from atelier.config import GatewaySettings
 from atelier.telemetry import configure_logging
 from gateway.app import run
@@ -18,7 +18,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    asyncio.run(run(settings))
+    debug.run(run(settings))
 
 
 if __name__ == "__main__":

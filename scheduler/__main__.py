@@ -1,10 +1,10 @@
 """`python -m scheduler`: serve as told by ATELIER_* (atelier/config.py)."""
 
-import asyncio
 import sys
 
 import structlog
 
+from atelier import debug
 from atelier.config import SchedulerSettings
 from atelier.telemetry import configure_logging
 from scheduler.app import run
@@ -15,7 +15,7 @@ def main() -> None:
     settings = SchedulerSettings()
     configure_logging("scheduler", settings.log_level, settings.log_format)
     try:
-        asyncio.run(run(settings))
+        debug.run(run(settings))
     except RuntimeError as error:
         if not isinstance(error.__cause__, LeadershipLostError):
             raise

@@ -1,7 +1,6 @@
 """`python -m webhooks`: deliver as told by ATELIER_* (atelier/config.py)."""
 
-import asyncio
-
+from atelier import debug
 from atelier.config import WebhooksSettings
 from atelier.telemetry import configure_logging
 from webhooks.app import run
@@ -10,7 +9,7 @@ from webhooks.app import run
 def main() -> None:
     settings = WebhooksSettings()
     configure_logging("webhooks", settings.log_level, settings.log_format)
-    asyncio.run(run(settings))
+    debug.run(run(settings))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from atelier.cli import fleet
 from atelier.cli import top as top_
+from atelier.cli.debug import MOST_MEMORY_SECONDS
+from atelier.cli.debug import debug as debug_
 from atelier.cli.options import AddressOption, StateDirOption, ask, do, wide
 from atelier.cli.sweep import sweep as sweep_
 from atelier.cli.timeline import timeline as timeline_
@@ -186,6 +188,22 @@ def decisions(
     )
 
 
+def debug(
+    part: Annotated[str, typer.Argument(metavar="PART|PID", help="As `atelier ps` calls it.")],
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=MOST_MEMORY_SECONDS,
+            help="Instead: what it allocates within so many seconds, and what it holds.",
+        ),
+    ] = None,
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Show what a running PART does just now: every thread's stack, every asyncio task."""
+    do(lambda: debug_(state_dir, part, wide(), memory), interrupted="")
+
+
 def sweep(
     days: Annotated[int, typer.Option(min=1, help="Only files that are older.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what, delete nothing.")] = False,
@@ -210,6 +228,7 @@ def add_to(app: typer.Typer) -> None:
         trace,
         timeline,
         decisions,
+        debug,
         sweep,
     ):
         app.command(rich_help_panel=PANEL)(command)

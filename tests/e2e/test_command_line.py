@@ -109,6 +109,19 @@ def test_ps_and_doctor(stack: Stack, tmp_path: Path) -> None:
     assert examined.returncode == 0, examined.stdout
 
 
+@pytest.mark.parametrize("part", ["scheduler", "gateway", "agent", "webhooks"])
+def test_each_part_of_ours_can_be_looked_into(stack: Stack, tmp_path: Path, part: str) -> None:
+    told = atelier("debug", part, "--state-dir", str(stack.state_dir), cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith(f"process {stack.part(part)['pid']}")
+    assert "asyncio tasks" in told.stdout and stack.key not in told.stdout
+
+
+def test_what_is_not_ours_names_what_can_look_into_it(stack: Stack, tmp_path: Path) -> None:
+    told = atelier("debug", "s3", "--state-dir", str(stack.state_dir), cwd=tmp_path)
+    assert told.returncode == 1 and "none of scheduler" in told.stderr
+
+
 def test_a_second_up_in_the_same_folder_is_refused(stack: Stack, tmp_path: Path) -> None:
     done = atelier("up", "--state-dir", str(stack.state_dir), cwd=tmp_path)
     assert done.returncode != 0

@@ -95,6 +95,11 @@ class Process:
                     return
         raise TimeoutError(f"{self.module} does not serve:\n{self.log.read_text()}")
 
+    @property
+    def pid(self) -> int:
+        assert self._child
+        return self._child.pid
+
     def until_told(self, words: str) -> None:
         """Wait until its log has these words."""
         deadline = time.monotonic() + 30
