@@ -28,6 +28,7 @@ from atelier.config import AgentSettings
 from atelier.copy_back import CopyBack
 from atelier.metrics import is_scraped
 from atelier.stores import Stores
+from atelier.tls import peers_of
 
 log = structlog.get_logger()
 
@@ -100,7 +101,9 @@ async def serve(
         devices,
         commands,
         outbox,
-        connect=scheduler_at(settings.scheduler_address),
+        connect=scheduler_at(
+            settings.scheduler_address, peers_of(settings), settings.scheduler_name
+        ),
         rng=secrets.SystemRandom(),
         host=host,
     )

@@ -23,6 +23,7 @@ from agent.host_memory import HostMemory
 from agent.messages import NO_HOST, hello_to, report_to
 from agent.outbox import Outbox
 from atelier.rpc import channel
+from atelier.tls import PeerFiles
 from atelier.v1 import agent_pb2 as pb
 from atelier.v1 import agent_pb2_grpc
 
@@ -43,6 +44,7 @@ _LOST = (
     StaleLeaderError,
     TimeoutError,
     grpc.aio.AioRpcError,
+    OSError,  # a certificate that is just being replaced
     asyncio.InvalidStateError,  # grpc.aio's word for writing to a stream that has ended
 )
 
@@ -57,12 +59,20 @@ class Stream(Protocol):
 Connect = Callable[[], AbstractAsyncContextManager[Stream]]
 
 
-def scheduler_at(address: str) -> Connect:
-    """Opens streams to the scheduler at `address`."""
+def scheduler_at(address: str, peers: PeerFiles | None = None, name: str = "") -> Connect:
+    """Opens streams to the scheduler at `address`.
+
+    Args:
+        peers: what is shown there, as it is at each time; None: the line is plain.
+        name: that the scheduler's certificate must have; empty: the address's host.
+    """
 
     @asynccontextmanager
     async def connect() -> AsyncIterator[Stream]:
-        async with channel(address, own_connection=True) as line:
+        credentials = peers.of_client() if peers else None
+        async with channel(
+            address, own_connection=True, credentials=credentials, server_name=name
+        ) as line:
             call = agent_pb2_grpc.AgentServiceStub(line).Connect()
             try:
                 yield call
@@ -165,5 +175,5 @@ class Link:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
-        return str(error.code().name)
+        return f"{error.code().name}: {error.details()}"
     return str(error) or type(error).__name__

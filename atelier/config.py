@@ -1,17 +1,16 @@
 """Configuration: the only reader of the environment. Read once, checked whole, frozen.
 
 Every setting is an environment variable ATELIER_NAME (nested by a JSON value where it is a list).
-Only the gateway listens beyond loopback, and that with TLS and callers that it knows.
+Only gateway and scheduler listen beyond loopback, and that with TLS and callers that they know.
+What all parts have in common is in `config_lines`.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -19,58 +18,21 @@ from pydantic import (
     SecretStr,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import atelier
 from atelier.addresses import DEFAULT_PORTS, Rules
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach HOST:PORT."""
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name, whoever it stands for
-        return False
-
-
-def _loopback(address: str) -> str:
-    if not is_loopback(address):
-        raise ValueError(
-            f"{address} is not loopback, and whoever reaches this part may do everything: use"
-            " 127.0.0.1:PORT; only the gateway listens to others, with ATELIER_REQUIRE_KEYS and TLS"
-        )
-    return address
-
-
-def _addresses(text: str) -> str:
-    """gRPC takes several addresses as numbers only."""
-    if "," in text:
-        for address in text.split(","):
-            try:
-                ipaddress.IPv4Address(address.rpartition(":")[0])
-            except ValueError:
-                raise ValueError(
-                    f"{address}: of several addresses each must be IPv4:PORT, such as"
-                    " 10.0.0.1:7000,10.0.0.2:7000; a name that resolves to all of them will do too"
-                ) from None
-    return text
-
-
-Addresses = Annotated[str, AfterValidator(_addresses)]
-LoopbackAddress = Annotated[str, AfterValidator(_loopback)]
+from atelier.config_lines import (
+    LineSettings,
+    LoopbackAddress,
+    PeerSettings,
+    Settings,
+    is_loopback,
+)
 
 
 def model_repository() -> Path:
     """The Triton model repository beside the code, in a checkout as in an installed wheel."""
     return Path(atelier.__file__).parent.parent / "triton_repo"
-
-
-class _Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="ATELIER_", frozen=True, extra="ignore")
-
-    log_level: str = "info"
-    log_format: Literal["auto", "json", "console"] = "auto"  # auto: console on a terminal
 
 
 class Bucket(BaseModel):
@@ -86,7 +48,7 @@ class Bucket(BaseModel):
     secure: bool
 
 
-class ObjectStoreSettings(_Settings):
+class ObjectStoreSettings(Settings):
     """Where results lie."""
 
     s3_endpoint: str  # host:port
@@ -151,12 +113,12 @@ class SweepSettings(ObjectStoreSettings):
     postgres_dsn: SecretStr
 
 
-class WebhookRulesSettings(_Settings):
+class WebhookRulesSettings(Settings):
     """Where callers may have events sent to: checked where they say it, and where it is done."""
 
     # Beyond public addresses, such as ["10.0.0.0/8"]: whatever listens there can be posted to.
-    webhook_allowed_networks: list[IPvAnyNetwork] = []
-    webhook_allowed_ports: list[int] = list(DEFAULT_PORTS)  # []: any
+    webhook_allowed_networks: list[IPvAnyNetwork] = Field(default_factory=list)
+    webhook_allowed_ports: list[int] = Field(default_factory=lambda: list(DEFAULT_PORTS))  # []: any
     webhook_allow_http: bool = False
 
     @property
@@ -168,7 +130,7 @@ class WebhookRulesSettings(_Settings):
         )
 
 
-class TraceSettings(_Settings):
+class TraceSettings(Settings):
     """Where traces go, of those that tell of generations; the same in all of them."""
 
     # A collector of traces, by OTLP over HTTP, such as http://127.0.0.1:4318. Empty: none are made.
@@ -188,31 +150,10 @@ class WebhooksSettings(WebhookRulesSettings, TraceSettings):
     webhooks_metrics_listen: LoopbackAddress | None = None  # as the scheduler's metrics_listen
 
 
-class CallerSettings(_Settings):
-    """Of who calls a gateway: the `atelier` commands."""
-
-    api_key: SecretStr = SecretStr("")
-    api_key_file: Path | None = None  # goes before api_key
-    # PEM files: whose certificates a gateway's must lead to (None: as this machine does), and the
-    # caller's own.
-    ca_file: Path | None = None
-    client_certificate: Path | None = None
-    client_key: Path | None = None
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if (self.client_certificate is None) != (self.client_key is None):
-            raise ValueError(
-                "ATELIER_CLIENT_CERTIFICATE and ATELIER_CLIENT_KEY: give both, or none"
-            )
-        return self
-
-
-class GatewaySettings(ObjectStoreSettings, WebhookRulesSettings):
+class GatewaySettings(ObjectStoreSettings, WebhookRulesSettings, LineSettings):
     """The door."""
 
     gateway_listen: str  # host:port; beyond loopback only with require_keys and TLS
-    scheduler_address: Addresses
     model_repository: Path = Field(default_factory=model_repository)
     # Whether every call has to show an API key. Else, on loopback, one that shows none may do
     # everything but what is about keys, as `tenant`; one that shows a key is its tenant's here too.
@@ -227,7 +168,9 @@ class GatewaySettings(ObjectStoreSettings, WebhookRulesSettings):
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     tls_client_authority: Path | None = None
-    certificate_tenants: dict[str, str] = {}
+    certificate_tenants: dict[str, str] = Field(default_factory=dict)
+    # URIs that have the scope admin as well, or, where they are of no tenant, that alone.
+    certificate_admins: list[str] = Field(default_factory=list)
     call_timeout_seconds: float = 60.0  # for callers that set no deadline
     gateway_metrics_listen: LoopbackAddress | None = None  # as the scheduler's metrics_listen
 
@@ -237,8 +180,10 @@ class GatewaySettings(ObjectStoreSettings, WebhookRulesSettings):
             raise ValueError("ATELIER_TLS_CERTIFICATE and ATELIER_TLS_KEY: give both, or none")
         if self.tls_client_authority and not self.tls_certificate:
             raise ValueError("ATELIER_TLS_CLIENT_AUTHORITY needs ATELIER_TLS_CERTIFICATE and _KEY")
-        if self.certificate_tenants and not self.tls_client_authority:
-            raise ValueError("ATELIER_CERTIFICATE_TENANTS needs ATELIER_TLS_CLIENT_AUTHORITY")
+        if (self.certificate_tenants or self.certificate_admins) and not self.tls_client_authority:
+            raise ValueError(
+                "ATELIER_CERTIFICATE_TENANTS and _ADMINS need ATELIER_TLS_CLIENT_AUTHORITY"
+            )
         if not is_loopback(self.gateway_listen) and not (
             self.tls_certificate and self.require_keys
         ):
@@ -249,10 +194,13 @@ class GatewaySettings(ObjectStoreSettings, WebhookRulesSettings):
         return self
 
 
-class SchedulerSettings(TraceSettings):
+class SchedulerSettings(TraceSettings, PeerSettings):
     """The brain."""
 
-    scheduler_listen: LoopbackAddress
+    scheduler_listen: str  # host:port; beyond loopback only with certificates of its peers
+    # What the URIs in its peers' certificates begin with, such as spiffe://example.org/atelier: a
+    # gateway's is that and /gateway, an agent's that and /agent/NODE.
+    peer_identity: str = ""
     postgres_dsn: SecretStr
     model_repository: Path = Field(default_factory=model_repository)
     max_queued: int = 10_000
@@ -260,12 +208,27 @@ class SchedulerSettings(TraceSettings):
     retention_days: int = Field(default=30, ge=0)
     # Tenants that have less, as JSON: {"acme": 7}. Theirs go by rows; with their files where the
     # object store is told, too (ATELIER_S3_*, as a gateway's), else `sweep` deletes those.
-    tenant_retention_days: dict[str, Annotated[int, Field(ge=1)]] = {}
+    tenant_retention_days: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     s3_endpoint: str = ""
     # How long a lost agent's attempts wait for it: longer than its longest pause between two tries.
     agent_grace_seconds: float = 8.0
     report_seconds: float = 1.0
     metrics_listen: LoopbackAddress | None = None  # for Prometheus; None: nobody can scrape
+
+    @model_validator(mode="after")
+    def _peers_are_known(self) -> Self:
+        if self.peer_certificate and not self.peer_identity:
+            raise ValueError(
+                "ATELIER_PEER_IDENTITY: say what the URIs in the certificates of gateways and"
+                " agents begin with, such as spiffe://example.org/atelier"
+            )
+        if not self.peer_certificate and not is_loopback(self.scheduler_listen):
+            raise ValueError(
+                f"{self.scheduler_listen} is not loopback, and who reaches a scheduler may do"
+                " everything: set ATELIER_PEER_CERTIFICATE, _KEY, _AUTHORITY and _IDENTITY, or"
+                " listen on 127.0.0.1:PORT"
+            )
+        return self
 
     @property
     def object_store(self) -> ObjectStoreSettings | None:
@@ -289,10 +252,9 @@ class DeviceSettings(BaseModel):
     triton_pid_file: Path | None = None
 
 
-class AgentSettings(ObjectStoreSettings):
+class AgentSettings(ObjectStoreSettings, LineSettings):
     """The hands."""
 
-    scheduler_address: Addresses
     node: str
     devices: list[DeviceSettings]
     model_repository: Path = Field(default_factory=model_repository)

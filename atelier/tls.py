@@ -1,11 +1,16 @@
-"""TLS of a server: its certificate, read anew when the file changes, without a restart."""
+"""TLS of servers, and of lines between our own parts: certificates are read anew when their files
+change, without a restart."""
 
 from __future__ import annotations
 
+import ssl
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import structlog
+
+from atelier.config_lines import PeerSettings
 
 log = structlog.get_logger()
 
@@ -54,4 +59,51 @@ class CertificateFiles:
         return grpc.ssl_server_certificate_configuration([(key, certificate)], *authority)
 
     def _stamps(self) -> list[tuple[int, int]]:
-        return [(stat.st_mtime_ns, stat.st_ino) for stat in map(Path.stat, self._paths)]
+        return _stamps(self._paths)
+
+
+@dataclass(frozen=True)
+class PeerFiles:
+    """What a part of ours shows the others, and whose certificates it trusts. PEM."""
+
+    certificate: Path
+    key: Path
+    authority: Path
+
+    def of_server(self) -> grpc.ServerCredentials:
+        """For a port that only parts of ours speak to.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        return CertificateFiles(self.certificate, self.key, self.authority).credentials()
+
+    def of_client(self) -> grpc.ChannelCredentials:
+        """For a channel, as the files are now.
+
+        Raises:
+            OSError: a file cannot be read, or certificate and key do not belong together.
+        """
+        ssl.create_default_context().load_cert_chain(self.certificate, self.key)
+        return grpc.ssl_channel_credentials(
+            self.authority.read_bytes(), self.key.read_bytes(), self.certificate.read_bytes()
+        )
+
+    def stamps(self) -> list[tuple[int, int]]:
+        """Differ when a file has changed.
+
+        Raises:
+            OSError: one is not there.
+        """
+        return _stamps([self.certificate, self.key, self.authority])
+
+
+def peers_of(settings: PeerSettings) -> PeerFiles | None:
+    """What a part shows the others; None where lines are plain."""
+    if not (settings.peer_certificate and settings.peer_key and settings.peer_authority):
+        return None
+    return PeerFiles(settings.peer_certificate, settings.peer_key, settings.peer_authority)
+
+
+def _stamps(paths: list[Path]) -> list[tuple[int, int]]:
+    return [(stat.st_mtime_ns, stat.st_ino) for stat in map(Path.stat, paths)]

@@ -14,7 +14,7 @@ from atelier.metrics import exported
 from atelier.pictures import MAX_PICTURE_BYTES
 from atelier.service import serving, stopped
 from atelier.stores import Stores
-from atelier.tls import CertificateFiles
+from atelier.tls import CertificateFiles, peers_of
 from atelier.v1 import (
     access_pb2,
     access_pb2_grpc,
@@ -30,6 +30,7 @@ from atelier.v1 import (
     webhook_pb2_grpc,
 )
 from gateway.access_servicer import AccessServicer, finding
+from gateway.certificates import callers_by_uri
 from gateway.fleet_servicer import FleetServicer
 from gateway.generation_servicer import GenerationServicer
 from gateway.identity import Caller, IdentityInterceptor
@@ -56,7 +57,12 @@ async def run(settings: GatewaySettings) -> None:
             exported("gateway", settings.gateway_metrics_listen, "ATELIER_GATEWAY_METRICS_LISTEN")
         )
         store.measure(meter)
-        scheduler = SchedulerClient(settings.scheduler_address, settings.call_timeout_seconds)
+        scheduler = SchedulerClient(
+            settings.scheduler_address,
+            settings.call_timeout_seconds,
+            peers_of(settings),
+            settings.scheduler_name,
+        )
         stack.push_async_callback(scheduler.close)
         stack.callback(inputs.close)
         stack.callback(store.close)
@@ -69,7 +75,9 @@ async def run(settings: GatewaySettings) -> None:
         keys = Keys(
             find,
             without=None if settings.require_keys else anyone,
-            tenants=settings.certificate_tenants,
+            certificates=callers_by_uri(
+                settings.certificate_tenants, settings.certificate_admins, settings.tenant
+            ),
         )
 
         def register(server: grpc.aio.Server) -> None:

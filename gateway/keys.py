@@ -45,7 +45,7 @@ class Keys:
         find: what the scheduler knows of a key's id.
         without: who a call without a key or a certificate is; None: it is refused. What is about
             keys takes one all the same: who reaches a gateway does not make himself a key.
-        tenants: of certificates' URIs.
+        certificates: whose calls are by the URI of a certificate.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class Keys:
         find: Find,
         *,
         without: Caller | None = None,
-        tenants: Mapping[str, str] | None = None,
+        certificates: Mapping[str, Caller] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._find = find
         self._without = without
-        self._tenants = tenants or {}
+        self._certificates = certificates or {}
         self._clock = clock
         self._wall = wall
         self._remembered: dict[str, tuple[float, Found | None]] = {}
@@ -75,7 +75,7 @@ class Keys:
         if scope == EVERYBODY:
             return None
         sent = [str(v) for k, v in context.invocation_metadata() or () if k == "authorization"]
-        known = None if sent else caller_of(context, self._tenants)
+        known = None if sent else caller_of(context, self._certificates)
         if not sent and known is None and not is_of_keys(method):
             known = self._without
         who = known or await self._whose(shown(sent), context)

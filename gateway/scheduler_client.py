@@ -11,7 +11,8 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 
-from atelier.rpc import channel
+from atelier.lines import line_to_peer
+from atelier.tls import PeerFiles
 from atelier.v1 import (
     access_store_pb2_grpc,
     fleet_pb2,
@@ -37,8 +38,14 @@ REOPEN_SECONDS = (0.2, 0.5, 1.0, 2.0)  # pauses between tries to take a stream u
 class SchedulerClient:
     """Calls wait for a scheduler that is restarting, up to their deadline."""
 
-    def __init__(self, address: str, call_timeout_seconds: float) -> None:
-        self._channel = channel(address, again=True)
+    def __init__(
+        self,
+        address: str,
+        call_timeout_seconds: float,
+        peers: PeerFiles | None = None,
+        server_name: str = "",
+    ) -> None:
+        self._channel = line_to_peer(address, peers, server_name, again=True)
         self._stub = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
         self.fleet = fleet_pb2_grpc.FleetServiceStub(self._channel)
         self.presets = preset_store_pb2_grpc.PresetStoreServiceStub(self._channel)

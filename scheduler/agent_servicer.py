@@ -12,6 +12,7 @@ from atelier.v1 import agent_pb2 as pb
 from atelier.v1 import agent_pb2_grpc as pb_grpc
 from scheduler.fleet import Fleet
 from scheduler.lines import Line, Lines
+from scheduler.peers import Peers
 from scheduler.reports import Reports
 
 
@@ -19,17 +20,27 @@ class AgentServicer(pb_grpc.AgentServiceServicer):
     """Holds each stream, from its Hello until it breaks."""
 
     def __init__(
-        self, lines: Lines, fleet: Fleet, reports: Reports, *, report_seconds: float
+        self,
+        lines: Lines,
+        fleet: Fleet,
+        reports: Reports,
+        *,
+        report_seconds: float,
+        peers: Peers | None = None,
     ) -> None:
+        """peers: tells whose node it is; None: on loopback, whoever says so."""
         self._lines = lines
         self._fleet = fleet
         self._reports = reports
         self._report_seconds = report_seconds
+        self._peers = peers
 
     async def Connect(
         self, request_iterator: AsyncIterator[pb.ConnectRequest], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.ConnectResponse]:
         hello = _checked(await anext(request_iterator, pb.ConnectRequest()))
+        if self._peers:
+            self._peers.check_node(hello.node, context)
         if hello.epoch > self._lines.epoch:
             raise UnavailableError("a newer scheduler leads", reason="STALE_LEADER")
         line, revoked = self._fleet.join(hello)

@@ -23,6 +23,7 @@ from atelier.order_store import OrderStore
 from atelier.preset_store import PresetStore
 from atelier.service import serving, tasks, unless_stopped
 from atelier.stores import Stores
+from atelier.tls import peers_of
 from atelier.traces import sending
 from atelier.v1 import (
     access_store_pb2,
@@ -60,6 +61,7 @@ from scheduler.model import models_of
 from scheduler.orders import Orders
 from scheduler.outcomes import Outcomes
 from scheduler.pauses import Pauses, collect, settled
+from scheduler.peers import Peers
 from scheduler.preset_servicer import PresetServicer
 from scheduler.recent import Recent
 from scheduler.reports import Reports
@@ -180,7 +182,11 @@ async def _run(settings: SchedulerSettings) -> None:
         presets = PresetServicer(PresetStore(store.database))
         access = AccessServicer(KeyStore(store.database))
         webhooks = WebhookServicer(WebhookStore(store.database))
-        agents = AgentServicer(lines, fleet, reports, report_seconds=settings.report_seconds)
+        certificates = peers_of(settings)
+        peers = Peers(settings.peer_identity) if certificates else None
+        agents = AgentServicer(
+            lines, fleet, reports, report_seconds=settings.report_seconds, peers=peers
+        )
 
         def register(server: grpc.aio.Server) -> None:
             scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(generations, server)
@@ -199,7 +205,14 @@ async def _run(settings: SchedulerSettings) -> None:
             agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
         ]
         await stack.enter_async_context(
-            serving(settings.scheduler_listen, services, register, meter=meter)
+            serving(
+                settings.scheduler_listen,
+                services,
+                register,
+                meter=meter,
+                interceptors=[peers] if peers else [],
+                credentials=certificates.of_server() if certificates else None,
+            )
         )
         stack.callback(lines.end_all)
         stack.callback(watch.end_all)

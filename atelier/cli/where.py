@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from atelier import rpc
 from atelier.api_keys import read_key
 from atelier.cli.problems import BAD_INPUT, ProblemError, of_call
-from atelier.config import CallerSettings, is_loopback
+from atelier.config_lines import CallerSettings, is_loopback
 from atelier.embedded.state import StackRecord, StateDir
 from atelier.lines import PassingChannel, bearer
 

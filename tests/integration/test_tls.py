@@ -18,6 +18,7 @@ from atelier.config import GatewaySettings
 from atelier.service import serving
 from atelier.tls import CertificateFiles
 from atelier.v1 import model_pb2, model_pb2_grpc
+from gateway.certificates import callers_by_uri
 from gateway.identity import Caller, Context, IdentityInterceptor, caller
 from gateway.keys import Keys
 from gateway.model_servicer import ModelServicer
@@ -116,7 +117,8 @@ async def test_a_caller_is_who_the_uri_in_its_certificate_says(tmp_path: Path) -
     stranger = certificate(tmp_path, "stranger", f"URI:{SHOP}")
     trusted = tmp_path / "authority.pem"
     trusted.write_bytes(shop[0].read_bytes() + else_[0].read_bytes())
-    async with door(CertificateFiles(*ours, trusted), tenants={SHOP: "shop"}) as (address, asked):
+    known = callers_by_uri({SHOP: "shop"}, [], "house")
+    async with door(CertificateFiles(*ours, trusted), certificates=known) as (address, asked):
         assert await answered(address, ours[0], *shop) == "OK"
         assert asked.by == ["shop"]
         assert await answered(address, ours[0], *else_) == "UNAUTHENTICATED"
@@ -137,7 +139,8 @@ async def test_a_caller_is_who_the_uri_in_its_certificate_says(tmp_path: Path) -
         ),
         ({"tls_certificate": "a"}, "give both"),
         ({"tls_client_authority": "a"}, "needs ATELIER_TLS_CERTIFICATE"),
-        ({"certificate_tenants": {SHOP: "shop"}}, "needs ATELIER_TLS_CLIENT_AUTHORITY"),
+        ({"certificate_tenants": {SHOP: "shop"}}, "need ATELIER_TLS_CLIENT_AUTHORITY"),
+        ({"certificate_admins": [SHOP]}, "need ATELIER_TLS_CLIENT_AUTHORITY"),
     ],
 )
 def test_a_gateway_that_anybody_could_use_does_not_start(

@@ -12,7 +12,14 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("atelier", "gateway", "scheduler", "agent", "webhooks")
 NOT_SERVED = {"cli", "embedded", "client", "v1", "simulation"}  # parts of rooms
 # Of lines between our own parts, or classes that nothing is raised as without a reason of its own.
-NOT_TOLD = {"ATTEMPT_UNKNOWN", "CANCELLED", "STALE_LEADER", "ABORTED", "FAILED_PRECONDITION"}
+NOT_TOLD = {
+    "ATTEMPT_UNKNOWN",
+    "CANCELLED",
+    "STALE_LEADER",
+    "PEER_REFUSED",
+    "ABORTED",
+    "FAILED_PRECONDITION",
+}
 # Reasons that are put together, or named by a constant.
 BY_NAME = {"NO_DEVICE", "NO_MODEL", "OUT_OF_MEMORY", "UNKNOWN"}
 

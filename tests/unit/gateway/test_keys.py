@@ -10,6 +10,7 @@ import pytest
 
 from atelier.api_keys import new_key, read_key
 from atelier.errors import AtelierError
+from gateway.certificates import callers_by_uri
 from gateway.identity import Caller
 from gateway.keys import KNOWN_SECONDS, MOST_REMEMBERED, UNKNOWN_SECONDS, Found, Keys
 
@@ -142,10 +143,37 @@ async def test_who_tries_keys_fills_no_memory() -> None:
 async def test_without_a_key_a_call_is_the_certificate_s_or_everybody_s() -> None:
     everybody = Caller("local", frozenset({"admin", "read"}))
     uri = "spiffe://a/shop"
-    open_, closed = Scene().keys(without=everybody), Scene().keys(tenants={uri: "shop"})
+    open_, closed = (
+        Scene().keys(without=everybody),
+        Scene().keys(certificates=callers_by_uri({uri: "shop"}, [], "house")),
+    )
     assert await open_.identify(READ, Call()) is everybody  # type: ignore[arg-type]
     assert await whose(open_) == FOUND.caller  # a key that is shown decides
     by_certificate = await closed.identify(READ, Call(uris=(uri.encode(),)))  # type: ignore[arg-type]
     assert by_certificate == Caller("shop", frozenset({"generate", "read"}))
     stranger = Call(uris=(b"spiffe://a/else",))
     assert await why_not(closed, stranger) == ("UNAUTHENTICATED", "API_KEY_MISSING")
+
+
+async def test_an_operator_is_known_by_a_certificate() -> None:
+    """And does no more than an operator, where it is of no tenant."""
+    admin, read = "/atelier.v1.FleetService/ListDevices", READ
+    ann, shop, both = (f"spiffe://example.org/{name}" for name in ("ann", "shop", "both"))
+    known = callers_by_uri({shop: "shop", both: "acme"}, [ann, both], "house")
+    keys = Scene().keys(certificates=known)
+
+    async def told(uri: str, method: str) -> str:
+        try:
+            who = await keys.identify(method, Call(uris=(uri.encode(),)))  # type: ignore[arg-type]
+        except AtelierError as error:
+            return error.reason
+        assert who
+        return who.tenant
+
+    assert [await told(uri, admin) for uri in (ann, shop, both)] == [
+        "house", "SCOPE_MISSING", "acme"
+    ]  # fmt: skip
+    assert [await told(uri, read) for uri in (ann, shop, both)] == ["SCOPE_MISSING", "shop", "acme"]
+    assert await told(f"{ann}/x", admin) == "API_KEY_MISSING"
+    makes_keys = "/atelier.v1.AccessService/CreateKey"
+    assert [await told(uri, makes_keys) for uri in (ann, shop)] == ["house", "SCOPE_MISSING"]
