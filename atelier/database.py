@@ -142,6 +142,7 @@ class Database:
                     return rows
         except psycopg.Error as error:
             if error.sqlstate == _EPOCH_IS_OVER:
+                log.warning("deposed leader's write refused", statement=query, epoch=self.epoch)
                 raise DeposedError from error
             if _passes(error):
                 raise UnavailableError(

@@ -99,11 +99,14 @@ class Outcomes:
         row = row or await persist(lambda: self._store.look(generation_id))
         await self._follow(generation_id, token, row)
         keys = [result.object_key for result in results]
-        return (
+        taken = (
             row is not None
             and row.state is State.SUCCEEDED
             and [result.object_key for result in row.results] == keys
         )
+        if not taken:
+            _refused("publish", generation_id, token, row)
+        return taken
 
     async def cancelled(self, generation_id: str, token: int) -> bool:
         """Its agent stopped it. Where no cancel was asked for, it is tried again."""
@@ -113,6 +116,7 @@ class Outcomes:
             if row and row.lease_token == token:
                 return await self.failed(generation_id, token, STOPPED, retryable=True)
             await self._follow(generation_id, token, row)
+            _refused("cancel", generation_id, token, row)
             return False
         await self._follow(generation_id, token, row)
         return True
@@ -146,6 +150,8 @@ class Outcomes:
         row = await persist(lambda: self._store.fail(generation_id, token, failure), before=before)
         found = row or await persist(lambda: self._store.look(generation_id))
         await self._follow(generation_id, token, found)
+        if row is None:
+            _refused("fail", generation_id, token, found)
         return row is not None
 
     async def suspected(self, row: Generation) -> bool:
@@ -269,6 +275,15 @@ class Outcomes:
             if row.state.final:
                 self._live.released(generation_id)  # it was stopping
             await self.stands(row)
+
+
+def _refused(event: str, generation_id: str, token: int, row: Generation | None) -> None:
+    """Tell of a write about a lost attempt. (One that went through unheard, and is refused when it
+    is sent again, finds its generation ended.)"""
+    if row is None or event == "publish" or not row.state.final:
+        state = row.state if row else "deleted"
+        log.warning("lost attempt's write refused", generation_id=generation_id, token=token,
+                    write=event, state=state)  # fmt: skip
 
 
 def _whose(row: Generation) -> dict[str, str]:

@@ -235,6 +235,7 @@ async def test_a_zombie_s_result_is_refused(scheduler: Process, stub: Stub) -> N
         new = await run_of(agent)
         agent.succeed(old)
         assert not (await agent.expect("settled")).settled.accepted
+        scheduler.until_told("lost attempt's write refused")
         agent.succeed(new)
         assert (await agent.expect("settled")).settled.accepted
     assert (await read(stub, made)).attempt == 2
