@@ -86,11 +86,13 @@ async def serving(
     meter: Meter | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     credentials: grpc.ServerCredentials | None = None,
+    grace_seconds: Callable[[], float] = lambda: STOP_GRACE_SECONDS,
 ) -> AsyncIterator[health.aio.HealthServicer]:
     """Serve on `address` with health and reflection; on leaving, NOT_SERVING, then a short grace.
 
     Args:
         meter: how long calls take goes there.
+        grace_seconds: for calls under way when it stops, asked for then.
 
     Raises:
         RuntimeError: the address is taken.
@@ -120,4 +122,4 @@ async def serving(
         yield checks
     finally:
         await checks.enter_graceful_shutdown()
-        await server.stop(STOP_GRACE_SECONDS)
+        await server.stop(grace_seconds())

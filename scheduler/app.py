@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
 import grpc
@@ -21,7 +22,7 @@ from atelier.metrics import exported, is_scraped
 from atelier.migrate import migrate
 from atelier.order_store import OrderStore
 from atelier.preset_store import PresetStore
-from atelier.service import serving, tasks, unless_stopped
+from atelier.service import STOP_GRACE_SECONDS, serving, tasks, unless_stopped
 from atelier.stores import Stores
 from atelier.tls import peers_of
 from atelier.traces import sending
@@ -52,7 +53,7 @@ from scheduler.fleet_view import FleetView
 from scheduler.fleet_watch import FleetWatch
 from scheduler.history import History
 from scheduler.intake import Intake
-from scheduler.leadership import Leadership
+from scheduler.leadership import LEASE_SECONDS, Leadership
 from scheduler.lines import Lines
 from scheduler.live import Live
 from scheduler.lives import Lives
@@ -75,6 +76,7 @@ from scheduler.webhook_servicer import WebhookServicer
 
 log = structlog.get_logger()
 
+LAPSED_GRACE_SECONDS = 0.2  # for calls under way: another may lead, who can carry them out
 GONE = Failure("FAILED_PRECONDITION", "MODEL_GONE", "its model is no longer served")
 
 
@@ -102,7 +104,9 @@ async def _run(settings: SchedulerSettings) -> None:
 
     async with AsyncExitStack() as stack:
         meter = stack.enter_context(exported("scheduler", settings.metrics_listen))
-        lease = await stack.enter_async_context(Database(dsn, connections=1))
+        lease = await stack.enter_async_context(
+            Database(dsn, connections=1, answer_seconds=LEASE_SECONDS)
+        )
         holder = f"{socket.gethostname()}/{settings.scheduler_listen}"
         leadership = Leadership(lease, holder, meter=meter)
         epoch = await leadership.won()
@@ -204,22 +208,34 @@ async def _run(settings: SchedulerSettings) -> None:
             webhook_store_pb2.DESCRIPTOR.services_by_name["WebhookStoreService"],
             agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
         ]
-        await stack.enter_async_context(
-            serving(
+
+        @asynccontextmanager
+        async def port() -> AsyncIterator[None]:
+            live.watchers.welcome()
+            watch.welcome()
+            async with serving(
                 settings.scheduler_listen,
                 services,
                 register,
                 meter=meter,
                 interceptors=[peers] if peers else [],
                 credentials=certificates.of_server() if certificates else None,
-            )
-        )
-        stack.callback(lines.end_all)
-        stack.callback(watch.end_all)
-        stack.callback(live.watchers.end_all)
-        sysmon.serving()
+                grace_seconds=lambda: (
+                    LAPSED_GRACE_SECONDS if leadership.has_lapsed() else STOP_GRACE_SECONDS
+                ),
+            ):
+                sysmon.serving()
+                try:
+                    yield
+                finally:
+                    sysmon.silent()
+                    live.watchers.end_all()
+                    watch.end_all()
+                    lines.end_all()
+
+        served = await stack.enter_async_context(tasks(port=leadership.serve(port)))
         # Shielded, for who gave them may still look at them.
-        await asyncio.gather(asyncio.shield(renewing), asyncio.shield(failed))
+        await asyncio.gather(*map(asyncio.shield, (renewing, failed, served)))
 
 
 def _costs(catalog: Catalog, sched: Sched) -> tuple[Corrections, list[str]]:

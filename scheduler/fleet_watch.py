@@ -37,6 +37,10 @@ class FleetWatch:
         self._watchers = 0
         self._ending = asyncio.Event()
 
+    def welcome(self) -> None:
+        """Watchers can come from now on."""
+        self._ending.clear()
+
     def end_all(self) -> None:
         """Whoever watches will be served by the next scheduler."""
         self._ending.set()

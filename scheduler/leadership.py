@@ -6,16 +6,18 @@ What it writes carries that epoch, and the database refuses a write of an epoch 
 heard. So leadership itself need not be certain, and no clock but the database's is asked: a leader
 that was frozen and wakes may believe what it likes.
 
-A leader steps down, by ending, when it finds that another leads, or when it could not renew for
-PATIENCE_SECONDS. Not as soon as its lease has run out: while the database is away for everybody
-nobody can take over, and there is no reason to let go of what is in memory. Renewing asks for the
-epoch alone, so a leader whose lease ran out, but was not taken, goes on.
+A leader whose lease has run out by its own clock, counted from before it asked for it, closes its
+port: it may be cut off from the database alone, and gateways and agents that still reach it would
+not look for the one who leads now. It keeps what is in memory, for while the database is away for
+everybody nobody can take over. Renewing asks for the epoch alone, so a leader whose lease ran out,
+but was not taken, opens its port again and goes on. It steps down, by ending, when it finds that
+another leads, or when it could not renew for PATIENCE_SECONDS.
 
 Whoever stands by also takes a lease that did not change for UNRENEWED_SECONDS by its own clock: one
 that the database's clock, set back meanwhile, would keep for as long as it went back.
 
 Refused: an advisory lock (a frozen leader keeps it for as long as the kernel answers for it, and a
-pool that recycles connections drops it), and trust in a clock of ours.
+pool that recycles connections drops it), and trust in a clock of ours for more than silence.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import structlog
@@ -66,6 +69,8 @@ class Leadership:
         self._holder = holder
         self._clock = clock
         self._sleep = sleep
+        self._until = clock()  # when the lease has run out, by our own clock
+        self._renewal = asyncio.Event()
         self._leads = gauge(meter, LEADER)
         self._leads.set(0)
 
@@ -78,9 +83,11 @@ class Leadership:
                 if found and found[0]["until"] != until:
                     until, since = found[0]["until"], self._clock()
                 unrenewed = until if self._clock() - since > UNRENEWED_SECONDS else ""
+                began = self._clock()
                 kept = found and self._is_kept(found[0]) and not unrenewed
                 if not kept and (epoch := await self._take(unrenewed)):
                     failpoint("leader_elected")
+                    self._until = began + LEASE_SECONDS
                     log.info("leads", epoch=epoch)
                     self._leads.set(1)
                     return epoch
@@ -119,6 +126,8 @@ class Leadership:
                 if not await self._database.rows("renew", lease_seconds=LEASE_SECONDS):
                     raise LeadershipLostError("another scheduler leads now")
                 renewed = began
+                self._until = began + LEASE_SECONDS
+                self._renewal.set()
                 failpoint("lease_renewed")
             except UnavailableError as error:
                 away = self._clock() - renewed
@@ -127,6 +136,25 @@ class Leadership:
                     raise LeadershipLostError(
                         f"the lease was not renewed for {away:.0f} s: another may lead"
                     ) from error
+
+    async def serve(self, port: Callable[[], AbstractAsyncContextManager[object]]) -> None:
+        """Have the port open while the lease lasts, and again when it was renewed after all; until
+        cancelled. `run` renews meanwhile."""
+        while True:
+            async with port():
+                self._leads.set(1)
+                while (left := self._until - self._clock()) > 0:
+                    await self._sleep(left)
+                log.warning("the lease ran out: serves nobody until it is renewed")
+                self._leads.set(0)
+            while self.has_lapsed():
+                self._renewal.clear()
+                await self._renewal.wait()
+            log.info("the lease is renewed: serves again", epoch=self._database.epoch)
+
+    def has_lapsed(self) -> bool:
+        """Whether the lease has run out, as far as we know: another may lead."""
+        return self._clock() >= self._until
 
     async def resign(self) -> None:
         """Let another lead at once. To be called when nothing is written any more."""

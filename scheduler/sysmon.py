@@ -52,6 +52,10 @@ class Sysmon:
         """Agents can come from now on; the grace of those that were here before begins."""
         self._agents_welcome_since = self._clock()
 
+    def silent(self) -> None:
+        """No agent can come: that none does says nothing about any."""
+        self._agents_welcome_since = None
+
     async def run(self) -> None:
         reconciled = self._clock()
         while True:
@@ -67,10 +71,10 @@ class Sysmon:
 
     async def tick(self, now: float, wall: datetime) -> None:
         """Give up devices whose agent stayed away, and their attempts; expire what is overdue."""
-        for device_id, since in list(self._fleet.lost_since.items()):
-            if now - since >= self._grace_seconds:
-                self._fleet.give_up(device_id)
-        welcome_since = self._agents_welcome_since
+        if (welcome_since := self._agents_welcome_since) is not None:
+            for device_id, since in list(self._fleet.lost_since.items()):
+                if now - max(since, welcome_since) >= self._grace_seconds:
+                    self._fleet.give_up(device_id)
         if welcome_since is not None and now - welcome_since >= self._grace_seconds:
             for row in list(self._live.running.values()):
                 orphan = row.device not in self._live.sched.devices

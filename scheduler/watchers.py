@@ -114,6 +114,10 @@ class Watchers:
             if view and view.generation.state.final:
                 del self._views[generation_id]
 
+    def welcome(self) -> None:
+        """They can come from now on."""
+        self.ending = False
+
     def end_all(self) -> None:
         """Wake all watchers, to be let go."""
         self.ending = True

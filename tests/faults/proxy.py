@@ -18,10 +18,11 @@ STORED = b"HTTP/1.1 200"
 
 
 class FaultProxy:
-    """Passes bytes to 127.0.0.1:`port`; its own address is `address`. Faults concern all lines."""
+    """Passes bytes to a port of 127.0.0.1, or to a socket at a path; its own address is `address`.
+    Faults concern all lines."""
 
-    def __init__(self, port: int) -> None:
-        self._to = port
+    def __init__(self, to: int | str) -> None:
+        self._to = to
         self.port = free_port()
         self.delay_seconds = 0.0
         self.cuts = 0  # lines that were cut
@@ -77,7 +78,11 @@ class FaultProxy:
         other: asyncio.StreamWriter | None = None
         ways: list[asyncio.Task[None]] = []
         try:
-            answers, other = await asyncio.open_connection(HOST, self._to)
+            answers, other = await (
+                asyncio.open_connection(HOST, self._to)
+                if isinstance(self._to, int)
+                else asyncio.open_unix_connection(self._to)
+            )
             self._lines.add(other)
             ways = [
                 asyncio.create_task(self._pass(reader, other, answers=False)),

@@ -6,11 +6,13 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from atelier.generation_store import GenerationStore
 from atelier.migrate import migrate
@@ -18,6 +20,7 @@ from atelier.rpc import channel
 from atelier.translate import generation_to
 from atelier.v1 import agent_pb2, scheduler_pb2_grpc
 from atelier.v1 import scheduler_pb2 as pb
+from tests.faults.proxy import HOST, FaultProxy
 from tests.support.agent import ScriptedAgent
 from tests.support.generations import generation
 from tests.support.processes import Process, scheduler_process
@@ -137,3 +140,34 @@ async def test_who_stands_by_ends_when_told(pair: tuple[Process, Process]) -> No
     _, other = pair
     other.signal(signal.SIGTERM)
     assert other.wait(10) == 0
+
+
+async def test_a_leader_that_only_the_database_does_not_answer_closes_its_port(
+    dsn: str, tmp_path: Path
+) -> None:
+    """Callers and agents would reach it as before, and look for no other."""
+    folder = conninfo_to_dict(dsn)["host"]
+    async with FaultProxy(f"{folder}/.s.PGSQL.5432") as proxy, AsyncExitStack() as stack:
+        through = make_conninfo(dsn, host=HOST, port=proxy.port)
+        leader = scheduler_process(through, tmp_path)
+        other = scheduler_process(dsn, tmp_path, log="standby.log")
+        stack.callback(leader.kill)
+        await asyncio.to_thread(leader.start)
+        stack.callback(other.kill)
+        other.launch()
+        await asyncio.to_thread(other.until_told, "stands by")
+        addresses = f"{leader.address},{other.address}"
+        line = await stack.enter_async_context(channel(addresses, again=True))
+        _, attempt = await at_work(Stub(line), leader)
+        proxy.freeze()
+        began = time.monotonic()
+        await asyncio.to_thread(leader.until_told, "the lease ran out")
+        async with ScriptedAgent(addresses, attempts=[attempt]) as agent:
+            print(f"cut off: led again after {time.monotonic() - began:.1f} s")
+            assert agent.welcome.epoch == 2
+            assert not agent.welcome.revoked
+            assert await submit(Stub(line))  # by the line of before
+        assert "steps down" not in leader.log.read_text()  # it lives, and answers nobody
+        proxy.heal()
+        assert await asyncio.to_thread(leader.wait, 20) == 1
+        assert "steps down" in leader.log.read_text()

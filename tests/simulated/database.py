@@ -1,8 +1,8 @@
 """In the place of atelier.database.Database: over tables that all processes of a world share.
 
 Every statement takes its time, there and back, and is carried out at one moment in between. Who
-sent it may be told failure though it was written; or nothing for ANSWER_SECONDS, and it is written
-at once, never, or long after.
+sent it may be told failure though it was written; or nothing for `answer_seconds`, and it is
+written at once, never, or long after.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from tests.simulated.loop import PROCESS, apart
 class SimDatabase:
     """One process's line to the tables; `epoch` as the real one's."""
 
-    def __init__(self, dsn: str, *, connections: int = 8) -> None:
+    def __init__(
+        self, dsn: str, *, connections: int = 8, answer_seconds: float = ANSWER_SECONDS
+    ) -> None:
         self.epoch: int | None = None
+        self._answer_seconds = answer_seconds
         process = PROCESS.get()
         assert process
         self._process, self._world = process, process.world
@@ -47,6 +50,8 @@ class SimDatabase:
         answer = loop.create_future()
         given = {"epoch": self.epoch, **arguments}
         fault = _drawn(world.rng, world.store_faults)
+        if self._process in world.cut_off:
+            fault = "hangs"
         if fault:
             world.faults[f"store: {fault}"] += 1
         world.tell(f"{self._process.name} {query} {arguments.get('id', '')} {fault}")
@@ -75,13 +80,19 @@ class SimDatabase:
         if fault == "fails":
             apart(loop, world.delay(), lambda: settle(None, away()))
         elif fault and fault.startswith("hangs"):
-            apart(loop, ANSWER_SECONDS, lambda: settle(None, away()))
-            late = ANSWER_SECONDS + world.rng.uniform(0, 10) if fault.endswith("late") else 0.0
+            apart(loop, self._answer_seconds, lambda: settle(None, away()))
+            late = (
+                self._answer_seconds + world.rng.uniform(0, 10) if fault.endswith("late") else 0.0
+            )
             if fault != "hangs":
                 apart(loop, late, execute)
         else:
             apart(loop, world.delay(), execute)
-        return await answer  # type: ignore[no-any-return]
+        began = loop.now
+        given_rows: list[Mapping[str, Any]] = await answer
+        if given_rows and query in ("lead", "renew"):
+            world.lease_ends[self._process] = began + arguments["lease_seconds"]
+        return given_rows
 
 
 def _drawn(rng: Random, chances: Mapping[str, float]) -> str:

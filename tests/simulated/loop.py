@@ -37,6 +37,7 @@ class Process:
         self.world = world
         self.alive = True
         self.frozen = False
+        self.thawed_at = 0.0
         self.buried = False
         self.steps_left: int | None = None  # dies when so many more were run
         self.wall_offset = 0.0  # seconds that its clock is wrong
@@ -56,7 +57,7 @@ class Process:
         self.frozen = True
 
     def thaw(self) -> None:
-        self.frozen = False
+        self.frozen, self.thawed_at = False, self._loop.now
         self._loop.again(self._held)
         self._held = []
 

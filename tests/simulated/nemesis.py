@@ -43,7 +43,7 @@ class Nemesis:
             self._cut, self._crash_triton, self._lose_gpu, self._run_short, self._step_clock,
             self._step_database_clock, self._drain, self._pin, self._slow,
             self._freeze_leader, self._stop_agent, self._take_device, self._burst, self._flake,
-            self._double_scheduler, self._double_agent,
+            self._double_scheduler, self._double_agent, self._cut_off,
         ]  # fmt: skip
         # A few kinds at a time meet in more ways than all of them at once.
         self._kinds = world.rng.sample(kinds, world.rng.randint(2, 7))
@@ -70,6 +70,7 @@ class Nemesis:
         if self._out:
             self._out.cancel()
         world.store_faults.clear()
+        world.cut_off.clear()
         world.slowness = 1.0
         for triton in self._tritons:
             triton.lost = triton.short = False
@@ -143,6 +144,17 @@ class Nemesis:
                 loop.call_later(rng.uniform(3.0, 8.0), _thaw, process)
                 return f"scheduler freezes: {keeper.name}, deposed"
         return ""
+
+    def _cut_off(self) -> str:
+        """The database does not answer it; everybody else reaches it, and the database."""
+        keeper, rng = self._world.rng.choice(self._schedulers), self._world.rng
+        process = keeper.process
+        if not process.alive:
+            return ""
+        self._world.cut_off.add(process)
+        seconds = rng.uniform(1.0, 20.0)
+        asyncio.get_running_loop().call_later(seconds, self._world.cut_off.discard, process)
+        return f"scheduler cut off: {keeper.name}, {seconds:.1f} s"
 
     def _stop_scheduler(self) -> str:
         return self._stop(self._schedulers)

@@ -18,7 +18,8 @@ from atelier.errors import AtelierError
 from tests.simulated.loop import PROCESS, Process, apart
 from tests.simulated.world import KEEPALIVE, World
 
-STOP_GRACE = 3.0
+# For so long who leads no more may still answer what is under way, or what it thawed with.
+LAPSED_SECONDS = 0.5
 
 
 class Server:
@@ -38,7 +39,12 @@ class Server:
 
 @asynccontextmanager
 async def serving(
-    _address: str, _services: Any, register: Callable[[Any], object], *_: Any, **__: Any
+    _address: str,
+    _services: Any,
+    register: Callable[[Any], object],
+    *_: Any,
+    grace_seconds: Callable[[], float],
+    **__: Any,
 ) -> AsyncIterator[None]:
     """In the place of atelier.service.serving. Several may listen at one address, as with gRPC."""
     process = PROCESS.get()
@@ -53,7 +59,7 @@ async def serving(
         world.servers.pop(process, None)
         left = [task for task in server.under_way if not task.done()]
         if left:
-            await asyncio.wait(left, timeout=STOP_GRACE)
+            await asyncio.wait(left, timeout=grace_seconds())
             for task in left:
                 task.cancel()
             await asyncio.wait(left)
@@ -157,7 +163,7 @@ class Call:
                 if request is _END:
                     return
             if self._handler.unary_unary:
-                self._down.send(_copy(await self._handler.unary_unary(request, None)))
+                self._answer(await self._handler.unary_unary(request, None))
             else:
                 answers = (
                     self._handler.unary_stream(request, None)
@@ -166,7 +172,7 @@ class Call:
                 )
                 try:
                     async for answer in answers:
-                        self._down.send(_copy(answer))
+                        self._answer(answer)
                 finally:
                     await answers.aclose()
         except AtelierError as error:
@@ -182,6 +188,13 @@ class Call:
                 self._down.send(end)
                 self._up.open = False
                 self._close()
+
+    def _answer(self, message: Any) -> None:
+        self._down.send(_copy(message))
+        server = self.ends[1]
+        allowed = max(self.world.lease_ends[server], server.thawed_at) + LAPSED_SECONDS
+        if self.world.loop.now > allowed:
+            self.world.broken.append(f"P7: {server.name} answers, and its lease ran out before")
 
 
 def _copy(message: Any) -> Any:

@@ -93,20 +93,21 @@ async def _schedule(world: World, seed: int) -> Ended:
     digest = hashlib.sha256("\n".join(world.told).encode()).hexdigest()[:16]
     ended = Ended(seed, found, world.faults, len(world.tables.generations),
                   world.tables.refused, len(world.told), digest)  # fmt: skip
-    await _bury(world, keepers)
+    await bury(world, keepers)
     return ended
 
 
-async def _bury(world: World, keepers: list[asyncio.Task[None]]) -> None:
+async def bury(world: World, keepers: list[asyncio.Task[None]]) -> None:
     """End every task of every process, so that nothing of it meets the next schedule."""
     for task in keepers:
         task.cancel()
-    left: list[asyncio.Task[Any]] = keepers
+    if keepers:
+        await asyncio.wait(keepers, timeout=10.0)
     for _ in range(5):
+        left = [task for process in world.processes for task in process.bury()]
         if not left:
             return
         await asyncio.wait(left, timeout=10.0)
-        left = [task for process in world.processes for task in process.bury()]
 
 
 def _told(context: dict[str, Any]) -> str:

@@ -17,9 +17,9 @@ FAULTS = (
     "agent crashes", "agent freezes", "agent stops", "agent twice", "at once", "clock steps",
     "database away", "database's clock steps", "device comes or goes", "drain",
     "fails by chance", "gpu lost", "messages are slow", "out of memory", "pin",
-    "scheduler crashes", "scheduler freezes", "scheduler stops", "scheduler twice",
-    "store: fails", "store: hangs", "store: hangs, writes", "store: hangs, writes late",
-    "store: wrote, told failure", "stream cut", "triton crashes",
+    "scheduler crashes", "scheduler cut off", "scheduler freezes", "scheduler stops",
+    "scheduler twice", "store: fails", "store: hangs", "store: hangs, writes",
+    "store: hangs, writes late", "store: wrote, told failure", "stream cut", "triton crashes",
 )  # fmt: skip
 
 

@@ -29,6 +29,8 @@ class World:
         self.servers: dict[Process, Server] = {}  # those that serve
         self.calls: list[Call] = []
         self.store_faults: dict[str, float] = {}
+        self.cut_off: set[Process] = set()  # whom the database does not answer
+        self.lease_ends: dict[Process, float] = {}  # by the leader's own clock, at the latest
         self.slowness = 1.0
         self.faults: Counter[str] = Counter()  # those that were done
         self.objects: set[str] = set()

@@ -82,6 +82,7 @@ class House:
             grace_seconds=1,
             clock=clock,
         )
+        self.sysmon.serving()
         self.servicer = SchedulerServicer(
             store,
             self.live,
