@@ -151,6 +151,7 @@ class WebhookStore:
         )
         found = await self.deliveries(tenant, delivery_id=delivery_id, limit=1)
         if not found:
+            _found(await self.read(tenant, webhook_id), "webhook", webhook_id)  # gone by now
             raise FailedPreconditionError(_DISABLED, reason="WEBHOOK_DISABLED")
         return found[0]
 

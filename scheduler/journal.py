@@ -155,7 +155,7 @@ class Journal:
         """How many after that number are kept no more; then the next ones, at most `limit`."""
         first = self._ring[0].sequence if self._ring else self.last + 1
         missed = max(0, first - sequence - 1)
-        start = max(0, sequence + 1 - first)
+        start = min(max(0, sequence + 1 - first), len(self._ring))
         return missed, list(islice(self._ring, start, start + limit))
 
     def _note(self, kind: Kind, time: datetime | None = None, **about: Any) -> None:

@@ -69,10 +69,11 @@ SELECT clock_timestamp() + make_interval(secs => %(overlap_seconds)s) AS old_exp
 
 -- name: insert_test_delivery
 -- By an id that was drawn before, so that it can be sent again. In a lane of its own: it waits for
--- nothing, and no further attempt follows it.
+-- nothing, and no further attempt follows it. Whoever deletes the webhook meanwhile is waited for.
 INSERT INTO webhook_deliveries (id, tenant, webhook_id, lane, type, data)
 SELECT %(id)s, tenant, id, id::text || ' test', 'webhook.test', '{}' FROM webhooks
 WHERE id = %(webhook_id)s AND tenant = %(tenant)s AND enabled AND {fence}
+FOR KEY SHARE
 ON CONFLICT DO NOTHING
 
 -- name: scan_deliveries

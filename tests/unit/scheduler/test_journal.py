@@ -94,6 +94,7 @@ def test_what_has_left_the_ring_is_counted() -> None:
     assert (missed, [m.sequence for m in page]) == (2, [3, 4])
     assert [m.sequence for m in journal.since(4, 10)[1]] == [5]
     assert journal.since(5, 10) == (0, [])
+    assert journal.since(2**63 - 1, 10) == (0, [])  # whatever a caller sends
 
 
 def test_a_life_is_told_with_the_loads_that_it_waited_for() -> None:
