@@ -119,7 +119,7 @@ class AttemptRun:
         except ExecutionError as error:
             return Failed(attempt, error, retryable=error.retryable)
         except Exception:
-            log.exception("attempt failed", generation=attempt.generation_id)
+            log.exception("attempt failed", **self.work.whose)
             broken = ExecutionError("the agent failed at this attempt", retryable=True)
             return Failed(attempt, broken, retryable=True)
         finally:
@@ -140,14 +140,20 @@ class AttemptRun:
         self._leave(self)
         self._tell(Released(self.work.attempt))
         self._go_on(Phase.UPLOADING, step=spec.run_steps)
+        encoding: list[float] = []  # seconds of each
         results = await self._results.publish(
-            self.work, self.card, images, lambda: self._cancelled, withheld=unsafe
+            self.work,
+            self.card,
+            images,
+            lambda: self._cancelled,
+            withheld=unsafe,
+            encoded=encoding.append,
         )
         failpoint("upload_done_before_complete")
         provenance = Provenance(
             self.card.version, self.card.engine, spec.sampler, self.work.attempt.device_id
         )
-        return Succeeded(self.work.attempt, results, provenance)
+        return Succeeded(self.work.attempt, results, provenance, sum(encoding))
 
     async def _encode_text(self) -> Floats:
         """float32 (2, tokens, width), negative first."""

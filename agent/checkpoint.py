@@ -151,7 +151,7 @@ class Checkpoints:
             and bool(np.isfinite(found.latents).all() and np.isfinite(found.denoised_prev).all())
         )
         if not fits:
-            log.warning("checkpoint not used", generation=work.attempt.generation_id)
+            log.warning("checkpoint not used", **work.whose)
         return found if fits else None
 
     def forget(self, work: Work) -> None:

@@ -134,7 +134,8 @@ class Commands:
             return  # told twice
         for other in [*self._running, *self._unsettled]:
             if other[0] == key[0] and other[1] > key[1]:
-                log.warning("stale attempt refused", generation=key[0], token=key[1])
+                log.warning("stale attempt refused", generation_id=key[0], attempt=key[1],
+                            tenant=message.generation.tenant)  # fmt: skip
                 return
             if other[0] == key[0]:
                 self._forget(other)  # the generation was given a newer attempt
@@ -156,7 +157,7 @@ class Commands:
         self._start(self._live(key, run))
 
     async def _live(self, key: _Key, run: AttemptRun) -> None:
-        with structlog.contextvars.bound_contextvars(generation=key[0], attempt=key[1]):
+        with structlog.contextvars.bound_contextvars(**run.work.whose, attempt=key[1]):
             log.info("attempt started", device=run.work.attempt.device_id, model=run.card.name)
             outcome = await run.run()
             failed = outcome if isinstance(outcome, Failed) else None
@@ -193,7 +194,7 @@ class Commands:
     def _settle(self, message: pb.AttemptSettled) -> None:
         key = _key(attempt_from(message.attempt))
         if not message.accepted:
-            log.info("outcome was not taken", generation=key[0], attempt=key[1])
+            log.info("outcome was not taken", generation_id=key[0], attempt=key[1])
         self._forget(key)
 
     def _forget(self, key: _Key) -> None:

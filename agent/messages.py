@@ -60,6 +60,7 @@ def work_from(message: pb.RunGeneration) -> Work | None:
         number=max(1, generation.attempt),
         rows_at_once=message.rows,
         alone=message.alone,
+        trace_parent=message.trace_parent,
     )
 
 
@@ -148,6 +149,7 @@ def told_to(told: Told) -> pb.ConnectRequest:
                     attempt=attempt_to(told.attempt),
                     results=[result_to(result) for result in told.results],
                     provenance=provenance_to(told.provenance),
+                    encode_seconds=told.encode_seconds,
                 )
             )
         case Failed():

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -66,12 +67,14 @@ class Results:
         images: NDArray[np.uint8],
         cancelled: Callable[[], bool],
         withheld: Collection[int] = (),
+        encoded: Callable[[float], object] = lambda _: None,
     ) -> tuple[Result, ...]:
         """Encode and upload what an attempt made, in order.
 
         Args:
             images: pictures uint8 (n, H, W, 3), or a video (1, T, H, W, 3).
             withheld: which of them nobody may have.
+            encoded: told the seconds that each encoding took, from whichever thread.
 
         Raises:
             ExecutionError: the store did not take them, retries included, or they have no encoder.
@@ -89,7 +92,14 @@ class Results:
                     continue
                 results.append(
                     await loop.run_in_executor(
-                        self._threads, self._publish_one, work, card, index, pixels, cancelled
+                        self._threads,
+                        self._publish_one,
+                        work,
+                        card,
+                        index,
+                        pixels,
+                        cancelled,
+                        encoded,
                     )
                 )
                 stored += keys_of(work, index)
@@ -115,13 +125,16 @@ class Results:
         index: int,
         pixels: NDArray[np.uint8],
         cancelled: Callable[[], bool],
+        encoded: Callable[[float], object],
     ) -> Result:
         if isinstance(work.spec, VideoSpec):
-            return self._publish_video(work, work.spec, card, pixels, cancelled)
+            return self._publish_video(work, work.spec, card, pixels, cancelled, encoded)
         output, kind = work.spec.output, encode.KINDS[work.spec.output.format]
         told = None if output.omit_metadata else parameters_of(work.spec, index, card)
+        began = time.perf_counter()
         pixels = encode.finish(pixels, output)
         data = encode.encode(pixels, output, told)
+        encoded(time.perf_counter() - began)
         failpoint("before_upload")
         key = self._store.put(object_key(work, index), data, kind.content_type)
         return Result(
@@ -152,18 +165,19 @@ class Results:
         card: ModelCard,
         frames: NDArray[np.uint8],
         cancelled: Callable[[], bool],
+        encoded: Callable[[float], object],
     ) -> Result:
         output, pace = spec.output, spec.frames_per_second
         told = None if output.omit_metadata else parameters_of(spec, 0, card)
 
         def pieces() -> Iterator[bytes]:  # from the start again, where the store is asked again
             try:
-                for piece in video.encode(frames, pace, output.format, told):
+                for piece in _timed(video.encode(frames, pace, output.format, told), encoded):
                     if cancelled():
                         raise AttemptCancelledError
                     yield piece
             except (video.EncodingError, LookupError) as error:
-                log.warning("video not encoded", detail=str(error)[:300])
+                log.warning("video not encoded", **work.whose, detail=str(error)[:300])
                 raise ExecutionError(
                     "the video could not be encoded", retryable=False, reason="ENCODING_FAILED"
                 ) from error
@@ -196,13 +210,22 @@ class Results:
             except Exception as error:
                 log.warning(
                     "uploads left behind",
-                    generation=work.attempt.generation_id,
+                    **work.whose,
                     attempt=work.attempt.lease_token,
                     reason=str(error),
                 )
 
         if keys:
             self._threads.submit(delete)
+
+
+def _timed(pieces: Iterable[bytes], told: Callable[[float], object]) -> Iterator[bytes]:
+    """The same; `told` gets the seconds that each was waited for."""
+    began = time.perf_counter()
+    for piece in pieces:
+        told(time.perf_counter() - began)
+        yield piece
+        began = time.perf_counter()
 
 
 def _withheld(work: Work, index: int) -> Result:

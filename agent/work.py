@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from atelier.errors import AtelierError
 from atelier.generation import Provenance, Result
+from atelier.spans import about
 from atelier.spec import Spec, VideoSpec
 
 
@@ -31,6 +32,12 @@ class Work:
     number: int = 1  # of the attempt, from 1
     rows_at_once: int = 0  # pictures that memory was granted for; 0: as the card says
     alone: bool = False  # share no step with others: it may have ended a Triton
+    trace_parent: str = ""  # the caller's span (W3C traceparent); "": none
+
+    @property
+    def whose(self) -> dict[str, str]:
+        """By what a line of the log is found: the generation, its tenant, its trace."""
+        return about(self.attempt.generation_id, self.tenant, self.trace_parent)
 
     @property
     def kind(self) -> str:
@@ -81,6 +88,7 @@ class Succeeded:
     attempt: Attempt
     results: tuple[Result, ...]
     provenance: Provenance
+    encode_seconds: float = 0.0  # of all results together; 0: not measured
 
 
 @dataclass(frozen=True)

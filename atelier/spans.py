@@ -62,6 +62,16 @@ def trace_id_of(generation_id: str, traceparent: str) -> int:
     return parent.trace_id if parent else UUID(generation_id).int
 
 
+def about(generation_id: str, tenant: str, traceparent: str) -> dict[str, str]:
+    """By what a line of the log is found: the generation, its tenant, its trace. Never fails: an
+    agent takes ids as they come, and what is no UUID has no trace."""
+    whose = {"generation_id": generation_id, "tenant": tenant}
+    try:
+        return {**whose, "trace_id": f"{trace_id_of(generation_id, traceparent):032x}"}
+    except ValueError:
+        return whose
+
+
 def span_id_of(generation_id: str, name: str) -> int:
     """64 bits, never 0."""
     digest = hashlib.sha256(f"{generation_id} {name}".encode()).digest()

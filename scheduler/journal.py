@@ -54,6 +54,7 @@ class Moment:
     rows: int = 0
     steps: int = 0
     failed: bool = False
+    seconds: float = 0.0  # of PUBLISHING: of the phase before it, those that encoding took
 
 
 class Listener(Protocol):
@@ -132,9 +133,10 @@ class Journal:
         """It takes no work any more; or again, where there is no reason."""
         self._note(Kind.DEVICE, device=device, reason=reason, failed=bool(reason))
 
-    def published(self, generation_id: str) -> None:
-        """Its agent told of results; the database is asked to take them."""
-        self._note(Kind.PUBLISHING, generation=generation_id)
+    def published(self, generation_id: str, encode_seconds: float = 0.0) -> None:
+        """Its agent told of results, and how long it encoded them; the database is asked to take
+        them."""
+        self._note(Kind.PUBLISHING, generation=generation_id, seconds=encode_seconds)
 
     def of(self, generation_id: str) -> list[Moment]:
         """The moments of one generation that are still kept, the oldest first, and with them the

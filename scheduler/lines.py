@@ -76,6 +76,7 @@ class Lines:
             generation=generation_to(generation),
             rows=rows,
             alone=alone,
+            trace_parent=generation.trace_parent,
         )
         run.generation.ClearField("webhook_url")  # it may hold a secret, and is no agent's business
         return self._send(generation.device, pb.ConnectResponse(run=run))

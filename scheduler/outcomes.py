@@ -25,7 +25,7 @@ from atelier.generation import (
     State,
 )
 from atelier.generation_store import GenerationStore
-from atelier.spans import trace_id_of
+from atelier.spans import about
 from scheduler.lines import Lines
 from scheduler.live import Live
 
@@ -85,11 +85,18 @@ class Outcomes:
         self._lines = lines
 
     async def succeeded(
-        self, generation_id: str, token: int, results: Sequence[Result], by: Provenance
+        self,
+        generation_id: str,
+        token: int,
+        results: Sequence[Result],
+        by: Provenance,
+        *,
+        encode_seconds: float = 0.0,
     ) -> bool:
-        """SUCCEEDED, if not by this report then by an earlier one of the same."""
+        """SUCCEEDED, if not by this report then by an earlier one of the same. `encode_seconds`: as
+        its agent tells; 0 where it does not."""
         if self._live.holds(generation_id, token):
-            self._live.journal.published(generation_id)
+            self._live.journal.published(generation_id, encode_seconds)
         try:
             row = await persist(lambda: self._store.publish(generation_id, token, results, by))
             failpoint("complete_committed")
@@ -288,5 +295,4 @@ def _refused(event: str, generation_id: str, token: int, row: Generation | None)
 
 def _whose(row: Generation) -> dict[str, str]:
     """By what a line of the log is found: the generation, its tenant, its trace."""
-    trace_id = f"{trace_id_of(row.id, row.trace_parent):032x}"
-    return {"generation_id": row.id, "tenant": row.tenant, "trace_id": trace_id}
+    return about(row.id, row.tenant, row.trace_parent)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import structlog
 
 from atelier.errors import StorageRefusedError
+from atelier.spans import about
 from atelier.translate import failure_from, provenance_from, result_from
 from atelier.v1 import agent_pb2 as pb
 from scheduler.background import Background
@@ -214,6 +215,7 @@ class Reports:
             attempt.lease_token,
             [result_from(result) for result in report.results],
             provenance_from(report.provenance),
+            encode_seconds=report.encode_seconds,
         )
 
     async def _preempted(self, report: pb.AttemptPreempted) -> bool:
@@ -227,9 +229,10 @@ class Reports:
         key = attempt.generation_id, attempt.lease_token
         if report.cancelled:
             return await self._outcomes.cancelled(*key)
-        log.warning("attempt failed", generation_id=key[0], reason=failure.reason,
-                    detail=failure.message, retryable=report.retryable)  # fmt: skip
         row = self._live.holds(*key)
+        whose = about(row.id, row.tenant, row.trace_parent) if row else {"generation_id": key[0]}
+        log.warning("attempt failed", **whose, reason=failure.reason,
+                    detail=failure.message, retryable=report.retryable)  # fmt: skip
         device = self._live.sched.devices.get(row.device) if row else None
         if row and device and failure.reason in OF_THE_DEVICE:
             self._ran_badly(device, row.model)

@@ -5,7 +5,7 @@ Its spans follow each other without a gap, so that their times add up to what th
     generation       root: from the call to the final state
       admitted       until it was durable
       queued         with the loads of its model that it waited for, and why it was bound where
-      attempt        encode text, denoise (an event each step), decode, upload, publish
+      attempt        encode text, denoise (an event each step), decode, encode, upload, publish
       queued         it was preempted, or is tried again: follows from the attempt before
       attempt        ...
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 from atelier.generation import Generation, State
@@ -128,8 +128,10 @@ def _phases(part: Span, story: Story) -> list[Span]:
         for moment in story.moments
         if moment.kind is Kind.PHASE and moment.attempt == int(number) and moment.phase in PHASES
     ]
-    publishing = [m.time for m in story.moments if m.kind is Kind.PUBLISHING]
-    found += [("publish", at) for at in publishing[-1:] if part.start <= at <= part.end]
+    publishing = [m for m in story.moments if m.kind is Kind.PUBLISHING]
+    for told in publishing[-1:]:
+        if part.start <= told.time <= part.end:
+            found = [*_with_encoding(found, told), ("publish", told.time)]
     phases = []
     for (name, start), (_, stop) in pairwise([*found, ("", part.end)]):
         mine = [step for step in story.steps if name == "denoise" and start <= step[0] <= stop]
@@ -137,3 +139,13 @@ def _phases(part: Span, story: Story) -> list[Span]:
         where = "scheduler" if name == "publish" else "agent"
         phases.append(Span(f"{name} {number}", start, stop, part.name, where, name, events=events))
     return phases
+
+
+def _with_encoding(found: list[tuple[str, datetime]], told: Moment) -> list[tuple[str, datetime]]:
+    """The last phase is encoding and uploading, by turns where there are several results or a clip:
+    told as if one came after the other. As it was where the agent did not measure."""
+    if not told.seconds or not found or found[-1][0] != "upload":
+        return found
+    began = found[-1][1]
+    encoded = min(began + timedelta(seconds=told.seconds), told.time)
+    return [*found[:-1], ("encode", began), ("upload", encoded)]

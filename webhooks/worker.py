@@ -28,7 +28,7 @@ from atelier.instruments import (
     WEBHOOK_WAITING,
 )
 from atelier.metrics import counter, gauge, histogram
-from atelier.spans import trace_id_of
+from atelier.spans import about
 from atelier.traces import Traces
 from webhooks.message import body_of, headers_of
 from webhooks.outbox import Due, Lane, Outbox
@@ -198,11 +198,8 @@ class Worker:
 
 def _whose(due: Due) -> dict[str, str]:
     """By what a line of the log is found: the delivery, and what it is about."""
-    found = {"delivery": due.id, "tenant": due.tenant}
-    if due.generation_id:
-        found["generation_id"] = due.generation_id
-        found["trace_id"] = f"{trace_id_of(due.generation_id, due.trace_parent):032x}"
-    return found
+    whose = about(due.generation_id, due.tenant, due.trace_parent) if due.generation_id else {}
+    return {"delivery": due.id, "tenant": due.tenant, **whose}
 
 
 class _Visit:

@@ -768,6 +768,11 @@ class AttemptSucceeded(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    ENCODE_SECONDS_FIELD_NUMBER: _builtins.int
+    encode_seconds: _builtins.float
+    """Seconds that encoding took, of all of them together; the rest of the phase was uploading. 0: it
+    was not measured.
+    """
     @_builtins.property
     def attempt(self) -> Global___Attempt:
         """The attempt."""
@@ -786,10 +791,11 @@ class AttemptSucceeded(_message.Message):
         attempt: Global___Attempt | None = ...,
         results: _abc.Iterable[_generation_pb2.Result] | None = ...,
         provenance: _generation_pb2.Provenance | None = ...,
+        encode_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "provenance", b"provenance", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "encode_seconds", b"encode_seconds", "provenance", b"provenance", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -906,12 +912,15 @@ class RunGeneration(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     ALONE_FIELD_NUMBER: _builtins.int
+    TRACE_PARENT_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """The leader's epoch."""
     rows: _builtins.int
     """How many of its pictures may be denoised at once, as memory was granted; 0: as the card says."""
     alone: _builtins.bool
     """Share no step with others: a Triton ended while it ran, and it may be why."""
+    trace_parent: _builtins.str
+    """The caller's span (W3C traceparent), for the log; empty: it has none."""
     @_builtins.property
     def attempt(self) -> Global___Attempt:
         """The attempt."""
@@ -928,10 +937,11 @@ class RunGeneration(_message.Message):
         generation: _generation_pb2.Generation | None = ...,
         rows: _builtins.int = ...,
         alone: _builtins.bool = ...,
+        trace_parent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "generation", b"generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "attempt", b"attempt", "epoch", b"epoch", "generation", b"generation", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "attempt", b"attempt", "epoch", b"epoch", "generation", b"generation", "rows", b"rows", "trace_parent", b"trace_parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -115,6 +116,16 @@ def test_each_part_of_ours_can_be_looked_into(stack: Stack, tmp_path: Path, part
     assert told.returncode == 0, told.stderr
     assert told.stdout.startswith(f"process {stack.part(part)['pid']}")
     assert "asyncio tasks" in told.stdout and stack.key not in told.stdout
+
+
+def test_lines_of_the_agent_tell_whose_they_are(stack: Stack) -> None:
+    generation_id = stack.create("a red circle on a blue background", steps=2)
+    stack.wait(generation_id)
+    lines = [line for line in stack.log_of("agent").splitlines() if generation_id in line]
+    assert len(lines) >= 2
+    for line in map(json.loads, lines):
+        assert (line["generation_id"], line["tenant"]) == (generation_id, "local")
+        assert line["trace_id"] == generation_id.replace("-", "")
 
 
 def test_what_is_not_ours_names_what_can_look_into_it(stack: Stack, tmp_path: Path) -> None:

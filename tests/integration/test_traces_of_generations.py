@@ -75,7 +75,7 @@ async def lives_through_it(dsn: str, tmp_path: Path, kept: Collector) -> float:
             await agent.expect("settled")
             third = (await agent.expect("run")).run.attempt
             await goes_on(agent, third, 4, 5, 6)
-            agent.succeed(third)
+            agent.succeed(third, encode_seconds=0.04)
             assert (await agent.expect("settled")).settled.accepted
             took = time.monotonic() - began
             await submit(stub, "")  # cancelled at once: a trace that nothing keeps
@@ -118,7 +118,10 @@ def check(kept: Collector, took: float) -> None:
         "", "", "DEVICE_UNAVAILABLE", "", "PREEMPTED", "", "",
     ]  # fmt: skip
     below = [span for span in spans if span.parent_span_id == top[-1].span_id]
-    assert [span.name for span in below] == ["denoise", "decode", "upload", "publish"]
+    assert [span.name for span in below] == [
+        "denoise", "decode", "encode", "upload", "publish",
+    ]  # fmt: skip
+    assert below[2].end_time_unix_nano - below[2].start_time_unix_nano == 40_000_000
     assert [event.name for event in below[0].events] == ["step"]
     check_told(kept, told, of=root)
 

@@ -74,10 +74,13 @@ class ScriptedAgent:
         await asyncio.sleep(seconds)
         assert self._in.empty(), self._in.get_nowait()
 
-    def succeed(self, attempt: pb.Attempt) -> None:
+    def succeed(self, attempt: pb.Attempt, encode_seconds: float = 0.0) -> None:
         self.say(
             succeeded=pb.AttemptSucceeded(
-                attempt=attempt, results=[result_to(RESULT)], provenance=provenance_to(BY)
+                attempt=attempt,
+                results=[result_to(RESULT)],
+                provenance=provenance_to(BY),
+                encode_seconds=encode_seconds,
             )
         )
 

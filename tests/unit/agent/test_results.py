@@ -215,3 +215,11 @@ def test_what_a_picture_was_made_from_is_told_without_its_tenant() -> None:
     clip = VideoSpec("p", "", 64, 64, 1, 1.0, 0, 8, 8, "ddim", first_frame=spec.init_image)
     assert parameters_of(clip, 0, toy_card())["first_frame"] == f"sha256:{digest}"
     assert "acme" not in str(told)
+
+
+async def test_how_long_each_encoding_took_is_told() -> None:
+    told: list[float] = []
+    results = Results(DictStore())
+    await results.publish(WORK, toy_card(), IMAGES, lambda: False, encoded=told.append)
+    results.close()
+    assert len(told) == len(IMAGES) and all(seconds > 0 for seconds in told)

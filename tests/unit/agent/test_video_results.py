@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import json
+import time
 import tracemalloc
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -74,11 +75,12 @@ async def publish(
     of: Work,
     made: np.ndarray | None = None,  # type: ignore[type-arg]
     cancelled: Callable[[], bool] = lambda: False,
+    encoded: Callable[[float], object] = lambda _: None,
 ) -> Result:
     results = Results(store)
     try:
         clip = frames() if made is None else made
-        [result] = await results.publish(of, CARD, clip[np.newaxis], cancelled)
+        [result] = await results.publish(of, CARD, clip[np.newaxis], cancelled, encoded=encoded)
         return result
     finally:
         results.close()
@@ -186,3 +188,23 @@ async def test_a_store_that_is_away_is_another_attempt_s() -> None:
     with pytest.raises(ExecutionError) as failed:
         await publish(Away(), work())
     assert (failed.value.reason, failed.value.retryable) == ("UPLOAD_FAILED", True)
+
+
+async def test_a_store_that_is_slow_is_no_time_of_encoding() -> None:
+    class Slow(StreamStore):
+        def put_stream(
+            self, key: str, pieces: Callable[[], Iterable[bytes]], content_type: str
+        ) -> Stored:
+            def slowly() -> Iterable[bytes]:
+                for piece in pieces():
+                    time.sleep(0.3)
+                    yield piece
+
+            return super().put_stream(key, slowly, content_type)
+
+    told: list[float] = []
+    began = time.perf_counter()
+    await publish(Slow(), work(), frames(40), encoded=told.append)
+    took = time.perf_counter() - began
+    assert len(told) >= 2
+    assert 0 < sum(told) <= took - 0.3 * len(told)

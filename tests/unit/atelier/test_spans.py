@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from atelier.spans import Parent, parent_of, span_id_of, trace_id_of
+from atelier.spans import Parent, about, parent_of, span_id_of, trace_id_of
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 ID = "0199f8a2-7c1d-7000-8000-000000000001"
@@ -38,3 +38,11 @@ def test_a_trace_is_the_caller_s_and_span_ids_are_the_same_everywhere() -> None:
     assert span_id_of(ID, "attempt 1") == span_id_of(ID, "attempt 1") > 0
     assert span_id_of(ID, "attempt 1") != span_id_of(ID, "attempt 2")
     assert span_id_of(ID, "attempt 1") < 2**64
+
+
+def test_a_line_of_the_log_is_found_by_all_of_its_names() -> None:
+    generation_id = "0197aaaa-0000-7000-8000-000000000001"
+    found = about(generation_id, "acme", "")
+    assert found["trace_id"] == generation_id.replace("-", "")
+    assert (found["generation_id"], found["tenant"]) == (generation_id, "acme")
+    assert about("none of ours", "acme", "") == {"generation_id": "none of ours", "tenant": "acme"}

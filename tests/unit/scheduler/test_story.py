@@ -90,7 +90,7 @@ def test_a_preemption_and_a_retry_make_one_trace_whose_times_add_up() -> None:
     for phase in (v1.PHASE_DECODING, v1.PHASE_UPLOADING):
         house.journal.progressed(running, phase)
         house.after(0.3)
-    house.journal.published(row.id)
+    house.journal.published(row.id, encode_seconds=0.2)
     house.after(0.1)
     spans = house.end(running, state=State.SUCCEEDED)
 
@@ -108,7 +108,10 @@ def test_a_preemption_and_a_retry_make_one_trace_whose_times_add_up() -> None:
     assert (load.title, seconds(load)) == ("load", 3.0)
     assert not below(spans, "queued 3")
     last = below(spans, "attempt 3")
-    assert [s.title for s in last] == ["encode text", "denoise", "decode", "upload", "publish"]
+    assert [s.title for s in last] == [
+        "encode text", "denoise", "decode", "encode", "upload", "publish",
+    ]  # fmt: skip
+    assert seconds(last[3]) == pytest.approx(0.2) and seconds(last[4]) == pytest.approx(0.1)
     assert seconds(*last) == pytest.approx(seconds(spans["attempt 3"]))
     assert last[1].events[0][1:] == ("step", {"step": 3, "seconds": 0.2})
     assert not below(spans, "attempt 1")[0].events
