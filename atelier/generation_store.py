@@ -66,11 +66,7 @@ class GenerationStore:
         others = [g for g in generations if g.id not in stands]
         if not others:
             return [stands[g.id] for g in generations]
-        keys = {
-            "tenants": [g.tenant for g in others if g.request_id],
-            "request_ids": [g.request_id for g in others if g.request_id],
-        }
-        earlier = await self._run("find_submitted", ids=[g.id for g in others], **keys)
+        earlier = await self._submitted(others)
         stands |= {g.id: g for g in earlier}
         by_request = {(g.tenant, g.request_id): g for g in stands.values() if g.request_id}
         missing = {
@@ -79,12 +75,25 @@ class GenerationStore:
             if g.id not in stands and (g.tenant, g.request_id) not in by_request
         }
         if missing:
-            rows_of_keys = await self.database.rows("taken_keys", **keys)
+            rows_of_keys = await self.database.rows("taken_keys", **_request_keys(others))
             taken = {(row["tenant"], row["request_id"]) for row in rows_of_keys}
             if not taken.issuperset(missing.values()):  # retention came between the statements
                 raise UnavailableError("the request_id has just expired; try again")
             raise DeletedError(frozenset(missing))
         return [stands.get(g.id) or by_request[g.tenant, g.request_id] for g in generations]
+
+    async def earlier(self, generations: Sequence[Generation]) -> dict[str, Generation]:
+        """What stands for those that were stored before, by the ids given; nothing is written."""
+        found = await self._submitted(generations)
+        by_id = {g.id: g for g in found}
+        by_request = {(g.tenant, g.request_id): g for g in found if g.request_id}
+        stands = {g.id: by_id.get(g.id) or by_request.get((g.tenant, g.request_id))
+                  for g in generations}  # fmt: skip
+        return {sent: stored for sent, stored in stands.items() if stored}
+
+    async def _submitted(self, generations: Sequence[Generation]) -> list[Generation]:
+        ids = [g.id for g in generations]
+        return await self._run("find_submitted", ids=ids, **_request_keys(generations))
 
     async def find(self, tenant: str, request_id: str) -> Generation | None:
         """What a request_id stands for."""
@@ -231,6 +240,14 @@ def _moved(moment: datetime, by: timedelta) -> datetime:
         return moment + by
     except OverflowError:
         return moment
+
+
+def _request_keys(generations: Sequence[Generation]) -> dict[str, list[str]]:
+    keyed = [g for g in generations if g.request_id]
+    return {
+        "tenants": [g.tenant for g in keyed],
+        "request_ids": [g.request_id for g in keyed],
+    }
 
 
 def _row(generation: Generation) -> dict[str, Any]:

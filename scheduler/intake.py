@@ -92,6 +92,22 @@ class Intake:
             for one, asked in zip(stored, generations, strict=True)
         ]
 
+    async def earlier(
+        self, generations: Sequence[Generation]
+    ) -> dict[str, Generation | AlreadyExistsError]:
+        """As `submit_all`, of those that were made durable before; by the ids given. The answer to
+        them may have been lost, and they need no room.
+
+        Raises:
+            UnavailableError: the database is away.
+        """
+        stands = await self._store.earlier(generations) if generations else {}
+        for row in stands.values():
+            self._accepted(row)
+        return {
+            g.id: _of_request(stands[g.id], g.request_hash) for g in generations if g.id in stands
+        }
+
     async def run(self) -> None:
         """Commit group after group, until cancelled."""
         while True:

@@ -150,29 +150,41 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         """What every submit goes through; for each what stands for it, or why nothing does."""
         answers: list[Generation | Exception] = []
         taken: dict[int, Generation] = {}  # by their places
+        over: dict[int, Generation] = {}  # that no other may wait beside
         for place, submit in enumerate(submits):
             try:
-                self._check_room(len(taken))
-                taken[place] = generation_from(
+                generation = generation_from(
                     submit.generation, submit.request_hash, submit.trace_parent
                 )
-                answers.append(taken[place])
+                (taken if self._has_room(len(taken)) else over)[place] = generation
+                answers.append(generation)
             except Exception as error:
                 answers.append(error)
         for place, stands in zip(
             taken, await self._intake.submit_all([*taken.values()]), strict=True
         ):
             answers[place] = stands
+        if over:
+            for place, earlier in zip(over, await self._earlier([*over.values()]), strict=True):
+                answers[place] = earlier
         return answers
 
-    def _check_room(self, more: int) -> None:
-        """Raises ResourceExhaustedError: no other may wait, beside `more` of the same message."""
-        if self._live.queued + self._intake.submitting + more >= self._max_queued:
-            raise ResourceExhaustedError(
-                f"{self._max_queued} generations wait already; try again later",
-                reason="QUEUE_FULL",
-                retry_after_seconds=5.0,
-            )
+    def _has_room(self, more: int) -> bool:
+        """Whether another may wait, beside `more` of the same message."""
+        return self._live.queued + self._intake.submitting + more < self._max_queued
+
+    async def _earlier(self, generations: Sequence[Generation]) -> list[Generation | Exception]:
+        """What stands for those that were accepted before; the others are refused."""
+        try:
+            stands = await self._intake.earlier(generations)
+        except UnavailableError as error:
+            return [error] * len(generations)
+        full = ResourceExhaustedError(
+            f"{self._max_queued} generations wait already; try again later",
+            reason="QUEUE_FULL",
+            retry_after_seconds=5.0,
+        )
+        return [stands.get(generation.id, full) for generation in generations]
 
     def _answer(
         self,

@@ -167,6 +167,23 @@ async def test_a_full_queue_says_when_to_come_again(stub: Stub) -> None:
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+async def test_what_was_accepted_is_acknowledged_though_the_queue_is_full_by_now(
+    stub: Stub,
+) -> None:
+    """Its first answer may have been lost on the way."""
+    keyed, unkeyed = generation(request_id="k"), generation()
+    made = await asyncio.gather(submit(stub, keyed), submit(stub, unkeyed))
+    await asyncio.gather(*(submit(stub) for _ in range(18)))
+    assert await submit(stub, generation(request_id="k")) == made[0]
+    assert await submit(stub, unkeyed) == made[1]  # as the gateway sends it again
+    with pytest.raises(grpc.aio.AioRpcError) as other:
+        await submit(stub, generation(request_id="k"), hash_=b"other")
+    assert other.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    with pytest.raises(grpc.aio.AioRpcError) as new:
+        await submit(stub, generation(request_id="l"))
+    assert new.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 async def test_cancel_of_a_running_one_goes_to_its_agent(scheduler: Process, stub: Stub) -> None:
     made = await submit(stub)
     async with ScriptedAgent(scheduler.address) as agent:

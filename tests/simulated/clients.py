@@ -91,6 +91,8 @@ class Client:
             await self._cancel(wanted.tenant, stored.id)
         if first and wanted.request_id and rng.random() < 0.1:
             await self._another_body(wanted)
+        if first and wanted.request_id and rng.random() < 0.2:
+            await self._again_later(wanted)
         if rng.random() < 0.7:
             await self._watch(wanted.tenant, stored.id)
 
@@ -119,6 +121,20 @@ class Client:
         if answer := await self._again(send, tries=200):
             told = generation_id, self.world.loop.now, _state(answer)
             self.history.cancels.append(told)
+
+    async def _again_later(self, wanted: Generation) -> None:
+        """As if the answer had been lost: whatever waits by now, it was accepted."""
+        request = pb.SubmitGenerationRequest(
+            generation=generation_to(wanted), request_hash=wanted.request_hash
+        )
+        try:
+            answer = await ask(self.world, "SubmitGeneration", request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in _AGAIN - {grpc.StatusCode.RESOURCE_EXHAUSTED}:
+                self.history.wrong.append(f"P2: a retry of {wanted.id}: {error.details()}")
+            return
+        key = wanted.tenant, wanted.request_id
+        self.history.acknowledged[key].add(answer.generation.id)
 
     async def _another_body(self, wanted: Generation) -> None:
         other = replace(wanted, request_hash=b"other", spec=replace(wanted.spec, steps=3))
