@@ -29,7 +29,9 @@ def span_of(
         about["atelier.webhook_id"] = due.webhook_id
     if again_seconds is not None:
         about["atelier.again_seconds"] = again_seconds
-    error = "" if answer.delivered else f"{answer.status} {answer.detail}".strip()
+    # Not what the receiver said: it may say all that it was sent.
+    why = str(answer.status) if answer.status else answer.detail
+    error = "" if answer.delivered else why
     name = f"webhook {due.id} {began.isoformat()}"
     return Span(name, began, ended, ROOT, "webhooks", "webhook", about, error=error)
 

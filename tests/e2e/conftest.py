@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from atelier.v1 import (
     generation_pb2_grpc,
     model_pb2_grpc,
 )
+from tests.support.collector import Collector, collector
+from tests.support.ports import free_address
 
 MODEL = "tiny-image"
 START_SECONDS, STOP_SECONDS = 120, 60
@@ -49,6 +51,9 @@ class ShowsKey(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercept
 
 class Stack:
     """A running `atelier up`, and clients of its gateway."""
+
+    metrics: Sequence[str] = ()  # addresses of parts that tell theirs
+    traces: Collector
 
     def __init__(self, state_dir: Path, *options: str) -> None:
         self.state_dir = state_dir
@@ -152,11 +157,22 @@ def wait_until(
         time.sleep(0.05)
 
 
+METRICS = [f"ATELIER_{part}METRICS_LISTEN" for part in ("", "GATEWAY_", "AGENT_", "WEBHOOKS_")]
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """It tells all that it can tell of itself: metrics, and the traces of all generations."""
     running = Stack(tmp_path_factory.mktemp("e2e") / "the state")
-    running.start()
-    yield running
-    assert running.stop() == 0, running.log.read_text()
+    running.metrics = [free_address() for _ in METRICS]
+    with collector() as running.traces, pytest.MonkeyPatch.context() as environment:
+        for name, address in zip(METRICS, running.metrics, strict=True):
+            environment.setenv(name, address)
+        environment.setenv("ATELIER_OTLP_ENDPOINT", running.traces.address)
+        environment.setenv("ATELIER_TRACE_RATIO", "1")
+        running.start()
+        environment.undo()
+        yield running
+        assert running.stop() == 0, running.log.read_text()
     left = [p for p in running.record()["parts"] if p["pid"] and Path(f"/proc/{p['pid']}").exists()]
     assert not left, left
