@@ -20,6 +20,7 @@ from atelier.errors import (
     FailedPreconditionError,
     ResourceExhaustedError,
     StorageRefusedError,
+    UnavailableError,
 )
 from atelier.service import serving
 from atelier.v1 import generation_pb2 as pb
@@ -50,6 +51,7 @@ ELSEWHERE = {
 # Hard to come by with real parts: a scheduler that raises just that, behind the real gateway.
 SCRIPTED: dict[str, Exception] = {
     "DEPOSED": DeposedError(),
+    "PEER_REFUSED": UnavailableError("no", reason="PEER_REFUSED"),
     "STORAGE_REFUSED": StorageRefusedError("the database refuses these values"),
     "INTERNAL": RuntimeError("a secret of ours"),
     "DEVICE_QUARANTINED": FailedPreconditionError("d0", reason="DEVICE_QUARANTINED"),

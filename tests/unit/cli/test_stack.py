@@ -118,6 +118,22 @@ def test_our_processes_can_read_their_settings(
             ]
 
 
+@pytest.mark.parametrize("required", [True, False])
+def test_the_gateway_takes_the_folder_s_key_and_asks_for_one_where_that_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, required: bool
+) -> None:
+    state = StateDir(tmp_path / "state")
+    state.create()
+    parts = {part.name: part for part in build(state, StackOptions(require_keys=required)).parts}
+    for variable, value in parts["gateway"].command().environment.items():
+        monkeypatch.setenv(variable, value)
+    read = GatewaySettings()
+    assert (read.require_keys, read.operator_keys) == (required, state.key)
+    for part in parts.values():
+        command = part.command()
+        assert state.read_key() not in f"{command.argv} {command.environment}"
+
+
 def test_every_room_has_the_models_that_triton_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
