@@ -13,7 +13,8 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -57,7 +58,7 @@ def configure_logging(process: str, level: str = "info", form: str = "auto") -> 
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Told(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     foreign = logging.StreamHandler(sys.stderr)
@@ -70,6 +71,22 @@ def configure_logging(process: str, level: str = "info", form: str = "auto") -> 
     logging.basicConfig(handlers=[foreign], level=max(number, logging.WARNING), force=True)
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(process=process)
+
+
+class _Told:
+    """A stream on which a line that cannot be written is left out: a full disk, or a reader that
+    went, must not end the work that the line tells of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def _console() -> Processor:

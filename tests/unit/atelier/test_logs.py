@@ -113,3 +113,16 @@ def test_a_pipe_is_no_terminal() -> None:
 def test_levels_are_python_s() -> None:
     assert logging.getLevelNamesMapping()["INFO"] == logging.INFO
     assert not told("log.debug('too small')")
+
+
+def test_a_line_that_cannot_be_written_ends_nothing() -> None:
+    body = 'for _ in range(1000): log.info("x"); logging.getLogger("lib").warning("y")\nprint("on")'
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-", "json"],
+            input=PROGRAM.format(body=body).encode(),
+            stdout=subprocess.PIPE,
+            stderr=full,
+            timeout=60,
+        )
+    assert (done.returncode, done.stdout) == (0, b"on\n")
