@@ -12,9 +12,11 @@ from typing import Any
 import grpc
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 from agent.link import scheduler_at
 from atelier import lines
+from atelier.cli.__main__ import app
 from atelier.config import AgentSettings, GatewaySettings, SchedulerSettings
 from atelier.errors import AtelierError
 from atelier.lines import line_to_peer
@@ -169,6 +171,40 @@ async def test_processes_take_it_from_their_settings(house: House, tmp_path: Pat
             assert await asked(line) == "OK"
     agent.until_told("connected to the scheduler")
     agent.stop()
+
+
+def test_an_operator_s_commands_go_by_tls_with_his_certificate(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callers = Authority(tmp_path / "callers")  # another than that of the parts
+    own = house.authority.signed("door", "IP:127.0.0.1")
+    ann, bob = (callers.signed(name, f"URI:spiffe://example.org/{name}") for name in ("ann", "bob"))
+    address = free_address()
+    gateway = Process(
+        "gateway", address, tmp_path / "gateway.log", gateway_listen=address, **STORE,
+        scheduler_address=house.scheduler.address, **told_of(house.gateway),
+        tls_certificate=own.certificate, tls_key=own.key, tls_client_authority=ann.authority,
+        certificate_admins='["spiffe://example.org/ann"]',
+    )  # fmt: skip
+
+    def devices(who: PeerFiles, trusted: Path) -> tuple[int, str]:
+        monkeypatch.setenv("ATELIER_CLIENT_CERTIFICATE", str(who.certificate))
+        monkeypatch.setenv("ATELIER_CLIENT_KEY", str(who.key))
+        words = ["--ca-file", str(trusted), "devices", "--json", "--address", address]
+        done = CliRunner().invoke(app, words)
+        return done.exit_code, done.output
+
+    gateway.launch()
+    try:
+        gateway.until_told('"serving"')
+        status, said = devices(ann, own.authority)
+        assert (status, '"devices"' in said) == (0, True), said
+        status, said = devices(bob, own.authority)
+        assert (status, "takes an API key" in said) == (1, True), said
+        status, said = devices(ann, ann.authority)  # the gateway's is not of that one
+        assert (status, "nothing answers" in said) == (1, True), said
+    finally:
+        gateway.stop()
 
 
 @asynccontextmanager
