@@ -10,7 +10,7 @@ override STATE_DIR := $(value STATE_DIR)
 export PROMPT STATE_DIR PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-faults-long test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics dashboards check-dashboards check-alerts lint format types \
+.PHONY: help run test test-faults test-faults-long test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics dashboards check-dashboards check-alerts record-alerts lint format types \
 	train-tiny-image export-tiny-image export-tiny-video obey train-tiny-video obey-video \
 	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-gateway bench-pauses bench-store bench-metrics bench-engines bench-int8 soak test-wheel simulate-faults mutants lock clean
 
@@ -71,7 +71,10 @@ check-dashboards: .venv/.embedded .venv/.dev ## ask every dashboard's every ques
 
 check-alerts: .venv/.dev ## alerts and their routing, by promtool and amtool (unpacked into build/prometheus where missing)
 	@scripts/install_prometheus.sh
-	@.venv/bin/pytest tests/unit/test_alerts.py
+	@.venv/bin/pytest tests/unit/test_alerts.py tests/alerts
+
+record-alerts: .venv/.embedded .venv/.dev ## induce each alert's fault in a real house, and record what is scraped (12 minutes)
+	@.venv/bin/python -m tests.alerts.record
 
 lint: .venv/.dev ## ruff and the import rules
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports
