@@ -62,10 +62,13 @@ class PresetStore:
             AlreadyExistsError: there is another of that name.
             ResourceExhaustedError: its tenant has too many.
         """
-        if rows := await self._write("create_preset", preset, most=MAX_PRESETS):
-            return rows[0]
         key = preset.key
-        if not (stands := await self._present(key)):
+        for _ in range(2):
+            if rows := await self._write("create_preset", preset, most=MAX_PRESETS):
+                return rows[0]
+            if stands := await self._present(key):
+                break  # else there are too many, or it was deleted between the two
+        else:
             raise ResourceExhaustedError(
                 f"there are {MAX_PRESETS} presets already; delete one that is not used",
                 reason="TOO_MANY_PRESETS",

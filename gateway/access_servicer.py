@@ -16,6 +16,7 @@ from atelier.v1 import access_store_pb2 as store_pb
 from gateway.identity import Caller
 from gateway.keys import Find, Found
 from gateway.scheduler_client import SchedulerClient
+from gateway.webhooks import refuse
 
 Context: TypeAlias = grpc.aio.ServicerContext
 
@@ -33,9 +34,7 @@ class AccessServicer(pb_grpc.AccessServiceServicer):
     async def CreateKey(
         self, request: pb.CreateKeyRequest, context: Context
     ) -> pb.CreateKeyResponse:
-        bad = key_violations(request)
-        if bad:
-            raise InvalidArgumentError(bad)
+        refuse(key_violations(request))
         key = pb.ApiKey(
             tenant=request.tenant,
             scopes=[scope for scope in SCOPES if scope in request.scopes],
@@ -47,6 +46,8 @@ class AccessServicer(pb_grpc.AccessServiceServicer):
         return pb.CreateKeyResponse(key=made, text=text)
 
     async def ListKeys(self, request: pb.ListKeysRequest, context: Context) -> pb.ListKeysResponse:
+        if request.tenant:
+            refuse(tenant_violations(request.tenant))
         asked = store_pb.ScanKeysRequest(tenant=request.tenant, limit=MOST_LISTED)
         answer: store_pb.ScanKeysResponse = await self._scheduler.ask(
             self._store.ScanKeys, asked, context
@@ -104,16 +105,22 @@ class AccessServicer(pb_grpc.AccessServiceServicer):
 
 def key_violations(request: pb.CreateKeyRequest) -> list[Violation]:
     """What is wrong with a key that is to be made."""
-    bad = []
-    if not TENANT.fullmatch(request.tenant):
-        bad.append(Violation("tenant", "must be 1 to 63 of a-z, 0-9, _ and -, no mark first"))
+    bad = tenant_violations(request.tenant)
     if not request.scopes or not set(request.scopes) <= set(SCOPES):
         bad.append(Violation("scopes", f"must be one or more of {', '.join(SCOPES)}"))
-    if len(request.description) > MAX_DESCRIPTION:
-        bad.append(Violation("description", f"must be at most {MAX_DESCRIPTION} characters"))
+    if len(request.description) > MAX_DESCRIPTION or "\0" in request.description:
+        must = f"must be at most {MAX_DESCRIPTION} characters, none of them NUL"
+        bad.append(Violation("description", must))
     if not 0 <= request.expire_days <= MAX_EXPIRE_DAYS:
         bad.append(Violation("expire_days", f"must be 1 to {MAX_EXPIRE_DAYS}, or 0 for never"))
     return bad
+
+
+def tenant_violations(tenant: str) -> list[Violation]:
+    """What is wrong with a tenant's name."""
+    if TENANT.fullmatch(tenant):
+        return []
+    return [Violation("tenant", "must be 1 to 63 of a-z, 0-9, _ and -, no mark first")]
 
 
 def check_id(key_id: str) -> None:
