@@ -2,7 +2,7 @@
 
 A drain or a pin holds until it is taken back, so the database has it; the core has the same for the
 devices that are there and for those that are away. Where a write is not acknowledged, the database
-is read again as soon as it answers, and the core follows it.
+is read again as soon as it answers, the core follows it, and what was not written by then never is.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Orders:
     async def take_up(self) -> None:
         """Have the core know what the database has."""
         async with self._one:
-            stands, sched = await self._store.read(), self._live.sched
+            stands, sched = await self._store.settle(), self._live.sched
             for device_id in sched.drained.keys() - stands.drained.keys():
                 self._live.did(sched.undrain(device_id))
             for device_id, reason in stands.drained.items():

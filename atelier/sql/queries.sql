@@ -249,20 +249,52 @@ SELECT device_id, NULL AS model, reason FROM drained_devices
 UNION ALL
 SELECT device_id, model, NULL FROM pinned_models
 
+-- name: next_order
+-- Its number (migration 0011). From now on no earlier order can be written: one that is under way
+-- holds the row until it is there to be seen, and one that comes later finds its number gone. A
+-- statement of its own, so that the order's sees what it waited for.
+UPDATE last_order SET number = number + 1 WHERE {fence} RETURNING number
+
 -- name: drain
-INSERT INTO drained_devices (device_id, reason) SELECT %(device_id)s, %(reason)s WHERE {fence}
-ON CONFLICT (device_id) DO UPDATE SET reason = excluded.reason
+-- It tells, as those below do, whether the number is still the latest.
+WITH latest AS (
+    SELECT number FROM last_order WHERE number = %(number)s AND {fence} FOR SHARE
+), done AS (
+    INSERT INTO drained_devices (device_id, reason)
+    SELECT %(device_id)s, %(reason)s FROM latest
+    ON CONFLICT (device_id) DO UPDATE SET reason = excluded.reason
+    RETURNING device_id
+)
+SELECT EXISTS (SELECT FROM latest) AS is_latest, EXISTS (SELECT FROM done) AS changed
 
 -- name: undrain
-DELETE FROM drained_devices WHERE device_id = %(device_id)s AND {fence}
+WITH latest AS (
+    SELECT number FROM last_order WHERE number = %(number)s AND {fence} FOR SHARE
+), done AS (
+    DELETE FROM drained_devices WHERE device_id = %(device_id)s AND EXISTS (SELECT FROM latest)
+    RETURNING device_id
+)
+SELECT EXISTS (SELECT FROM latest) AS is_latest, EXISTS (SELECT FROM done) AS changed
 
 -- name: pin
-INSERT INTO pinned_models (device_id, model) SELECT %(device_id)s, %(model)s WHERE {fence}
-ON CONFLICT DO NOTHING
+WITH latest AS (
+    SELECT number FROM last_order WHERE number = %(number)s AND {fence} FOR SHARE
+), done AS (
+    INSERT INTO pinned_models (device_id, model) SELECT %(device_id)s, %(model)s FROM latest
+    ON CONFLICT DO NOTHING
+    RETURNING device_id
+)
+SELECT EXISTS (SELECT FROM latest) AS is_latest, EXISTS (SELECT FROM done) AS changed
 
 -- name: unpin
-DELETE FROM pinned_models WHERE device_id = %(device_id)s AND model = %(model)s AND {fence}
-RETURNING model
+WITH latest AS (
+    SELECT number FROM last_order WHERE number = %(number)s AND {fence} FOR SHARE
+), done AS (
+    DELETE FROM pinned_models
+    WHERE device_id = %(device_id)s AND model = %(model)s AND EXISTS (SELECT FROM latest)
+    RETURNING model
+)
+SELECT EXISTS (SELECT FROM latest) AS is_latest, EXISTS (SELECT FROM done) AS changed
 
 -- name: make_days
 -- Tables for the days to come (migration 0004); how many were made.

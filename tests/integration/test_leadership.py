@@ -207,7 +207,7 @@ async def test_who_led_before_can_write_nothing(
     def everything() -> list[object]:
         with psycopg.connect(dsn) as connection:
             tables = ("generations", "generation_events", "drained_devices", "pinned_models",
-                      "request_keys", "generation_days", "pg_tables")  # fmt: skip
+                      "request_keys", "generation_days", "last_order", "pg_tables")  # fmt: skip
             return [connection.execute(f"SELECT * FROM {t}").fetchall() for t in tables]
 
     before = everything()

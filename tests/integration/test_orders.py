@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import psycopg
 import pytest
 
 from atelier.errors import FailedPreconditionError, NotFoundError, UnavailableError
@@ -107,3 +108,60 @@ async def test_orders_follow_one_another(
     await asyncio.gather(*(orders.drain("d0", f"reason {n}") for n in range(10)))
     stands = (await store.read()).drained["d0"]
     assert house.live.sched.devices["d0"].drained == stands
+
+
+async def test_a_drain_that_comes_late_does_not_stand_after_the_undrain(house: House) -> None:
+    """Its line broke; PostgreSQL carries it out when the undrain has been acknowledged."""
+    database = house.store.database
+    store = OrderStore(database)
+    [late] = await database.rows("next_order")
+    await store.undrain("d0")
+    told = await database.rows("drain", device_id="d0", reason="late", number=late["number"])
+    assert told == [{"is_latest": False, "changed": False}]
+    assert await store.read() == StandingOrders({}, {})
+
+
+async def test_an_undrain_sees_the_drain_that_it_waited_for(house: House, dsn: str) -> None:
+    database = house.store.database
+    store = OrderStore(database)
+    [late] = await database.rows("next_order")
+    async with await psycopg.AsyncConnection.connect(dsn) as line:
+        arguments = {"epoch": None, "device_id": "d0", "reason": "late", **late}
+        await line.execute(database.queries["drain"], arguments)
+        undraining = asyncio.create_task(store.undrain("d0"))
+        done, _ = await asyncio.wait([undraining], timeout=0.5)
+        assert not done
+        await line.commit()
+    async with asyncio.timeout(5.0):
+        await undraining
+    assert await store.read() == StandingOrders({}, {})
+
+
+async def test_an_order_that_another_overtakes_is_not_told_to_stand(house: House) -> None:
+    database = house.store.database
+
+    class Overtaken(OrderStore):
+        async def _write(self, order: str, **arguments: Any) -> bool:
+            real = database.rows
+
+            async def rows(query: str, **given: Any) -> Any:
+                if query == order:
+                    await real("next_order")
+                return await real(query, **given)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(database, "rows", rows)
+                return await super()._write(order, **arguments)
+
+    with pytest.raises(UnavailableError, match="in between"):
+        await Overtaken(database).drain("d0", "why")
+    assert await OrderStore(database).read() == StandingOrders({}, {})
+
+
+async def test_what_was_not_written_when_the_orders_were_read_again_never_is(house: House) -> None:
+    database = house.store.database
+    store = OrderStore(database)
+    [late] = await database.rows("next_order")
+    assert await store.settle() == StandingOrders({}, {})
+    await database.rows("pin", device_id="d0", model="toy", **late)
+    assert await store.read() == StandingOrders({}, {})

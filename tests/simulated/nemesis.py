@@ -89,10 +89,7 @@ class Nemesis:
                 process.thaw()
 
     async def take_back_orders(self) -> None:
-        """As its operator would: all of them, when the last write that was late has landed."""
-        await asyncio.sleep(LATE_SECONDS)
-        if not self._world.servers:
-            self._world.broken.append(f"P7: nobody serves {LATE_SECONDS:g} s after all is well")
+        """As its operator would: all of them, though orders from before may be under way."""
         await asyncio.gather(*self._orders)
         for triton in self._tritons:
             undrain = fleet_pb2.UndrainDeviceRequest(device_id=triton.id)
@@ -100,6 +97,9 @@ class Nemesis:
             for model in CARDS:
                 unpin = fleet_pb2.UnpinModelRequest(device_id=triton.id, model=model)
                 await self._order("UnpinModel", unpin)
+        await asyncio.sleep(LATE_SECONDS)
+        if not self._world.servers:
+            self._world.broken.append(f"P7: nobody serves {LATE_SECONDS:g} s after all is well")
 
     # The faults. Each says what was done, or nothing.
 

@@ -136,6 +136,8 @@ def left_over(world: World, schedulers: list[Keeper], agents: list[Keeper]) -> I
     pinned = {(device, model) for device, models in sched.pinned.items() for model in models}
     if sched.drained != tables.drained or pinned != tables.pinned:
         yield f"left over: orders {sched.drained} {pinned}, not {tables.drained} {tables.pinned}"
+    if tables.drained or tables.pinned:
+        yield f"left over: orders that were taken back: {tables.drained} {tables.pinned}"
     try:
         check_integrity(sched)
     except AssertionError as error:

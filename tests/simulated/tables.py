@@ -52,6 +52,7 @@ class Tables:
         self.epoch, self.holder, self.expires_at = 0, "", LONG_AGO
         self.drained: dict[str, str] = {}
         self.pinned: set[tuple[str, str]] = set()
+        self.last_order = 0  # its number
         self.refused = 0  # writes of who was deposed
         self._token = 0
         self._wall, self._now = wall, now
@@ -232,23 +233,28 @@ class Tables:
         pins = sorted(self.pinned)
         return drained + [{"device_id": d, "model": m, "reason": None} for d, m in pins]
 
+    def _next_order(self, _: Row) -> list[Row]:
+        self.last_order += 1
+        return [{"number": self.last_order}]
+
     def _drain(self, a: Row) -> list[Row]:
-        self.drained[a["device_id"]] = a["reason"]
-        return []
+        return self._ordered(a, lambda: self.drained.update({a["device_id"]: a["reason"]}))
 
     def _undrain(self, a: Row) -> list[Row]:
-        self.drained.pop(a["device_id"], None)
-        return []
+        return self._ordered(a, lambda: self.drained.pop(a["device_id"], None))
 
     def _pin(self, a: Row) -> list[Row]:
-        self.pinned.add((a["device_id"], a["model"]))
-        return []
+        return self._ordered(a, lambda: self.pinned.add((a["device_id"], a["model"])))
 
     def _unpin(self, a: Row) -> list[Row]:
-        pin = a["device_id"], a["model"]
-        there = pin in self.pinned
-        self.pinned.discard(pin)
-        return [{"model": a["model"]}] if there else []
+        return self._ordered(a, lambda: self.pinned.discard((a["device_id"], a["model"])))
+
+    def _ordered(self, a: Row, do: Callable[[], object]) -> list[Row]:
+        is_latest, before = a["number"] == self.last_order, (dict(self.drained), set(self.pinned))
+        if is_latest:
+            do()
+        changed = "reason" in a or before != (self.drained, self.pinned)
+        return [{"is_latest": is_latest, "changed": is_latest and changed}]
 
     def _make_days(self, a: Row) -> list[Row]:
         return [{"made": 0}]
