@@ -12,7 +12,7 @@ export PROMPT STATE_DIR PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help run test test-faults test-faults-long test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics dashboards check-dashboards check-alerts record-alerts lint format types \
 	train-tiny-image export-tiny-image export-tiny-video obey train-tiny-video obey-video \
-	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-gateway bench-pauses bench-store bench-metrics bench-engines bench-int8 soak test-wheel simulate-faults mutants lock clean
+	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-gateway bench-pauses bench-store bench-metrics bench-engines bench-int8 soak test-wheel simulate-faults mutants fuzz lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 20
@@ -155,6 +155,11 @@ SEED ?= 1
 TRACE ?=
 simulate-faults: .venv/.dev ## the live scheduler under SCHEDULES random schedules of faults, from SEED on (4 minutes)
 	@.venv/bin/python -m tests.simulated --schedules $(SCHEDULES) --seed $(SEED) $(if $(TRACE),--trace)
+
+CASES ?= 100000
+FUZZ_SEED ?=
+fuzz: .venv/.embedded .venv/.dev ## CASES requests that no caller should send, to every method; writes benchmarks/results/fuzz.* (10 minutes)
+	@.venv/bin/python -m tests.fuzz --cases $(CASES) --out benchmarks/results $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
 
 mutants: .venv/.dev ## plant faults that break a promise, one at a time; each must be found (15 minutes)
 	@.venv/bin/python scripts/mutants.py

@@ -7,11 +7,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+import grpc
+
 from atelier.generation import Failure
 from atelier.rpc import channel
 from atelier.translate import failure_to, provenance_to, result_to
 from atelier.v1 import agent_pb2 as pb
-from atelier.v1 import agent_pb2_grpc
+from atelier.v1 import agent_pb2_grpc, fleet_pb2, fleet_pb2_grpc, generation_pb2
+from atelier.v1.generation_pb2_grpc import GenerationServiceStub
 from tests.support.generations import BY, RESULT
 
 CANCELLED = failure_to(Failure("CANCELLED", "CANCELLED", "as it was told"))
@@ -52,6 +55,21 @@ async def obedient(address: str) -> AsyncIterator[None]:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+
+
+async def one_is_made(gateway: grpc.aio.Channel, key: str) -> bool:
+    """Whether a generation comes to its end, through all that was fuzzed."""
+    metadata = [("authorization", f"Bearer {key}")]
+    fleet, door = fleet_pb2_grpc.FleetServiceStub(gateway), GenerationServiceStub(gateway)
+    # Whatever was ordered before.
+    await fleet.UndrainDevice(fleet_pb2.UndrainDeviceRequest(device_id="d0"), metadata=metadata)
+    image = generation_pb2.ImageSpec(prompt="a ring")
+    create = generation_pb2.CreateGenerationRequest(model="toy", image=image)
+    wish = generation_pb2.GenerateRequest(create=create)
+    states = [
+        view.generation.state async for view in door.Generate(wish, timeout=60, metadata=metadata)
+    ]
+    return states[-1] == generation_pb2.GENERATION_STATE_SUCCEEDED
 
 
 def _answers(command: pb.ConnectResponse, held: set[str]) -> list[pb.ConnectRequest]:

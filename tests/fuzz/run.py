@@ -57,6 +57,12 @@ def public_methods() -> list[MethodDescriptor]:
     return methods_of({name for name in served if name.startswith("atelier.")})
 
 
+def inner_methods() -> list[MethodDescriptor]:
+    """Those of the scheduler's own port that take one request each. Who calls them is a gateway."""
+    names = {"Scheduler", "PresetStore", "AccessStore", "WebhookStore", "Fleet"}
+    return methods_of({f"atelier.v1.{name}Service" for name in names})
+
+
 async def run(
     channel: grpc.aio.Channel,
     methods: Sequence[MethodDescriptor],
@@ -65,10 +71,11 @@ async def run(
     seed: int,
     key: str = "",
     away: Collection[str] = (),
+    trusting: bool = False,
     progress: Callable[[Found], None] = lambda found: None,
 ) -> Found:
     """Send so many cases. A seed draws the same values, but which of them meet what answers told
-    depends on their order."""
+    depends on their order. away, trusting: see wrong_with."""
     found, seen, rng = Found(), Seen(), Random(seed)
     metadata = [("authorization", f"Bearer {key}")] if key else []
 
@@ -80,7 +87,7 @@ async def run(
                 progress(found)
             found.ways[way] += 1
             sent = body(rng, way, method.input_type, seen)
-            end, wrong = await call(channel, method, sent, seen, metadata, away)
+            end, wrong = await call(channel, method, sent, seen, metadata, away, trusting=trusting)
             name = f"{method.containing_service.name}.{method.name}"
             found.ends.setdefault(name, Counter())[end] += 1
             if wrong:
@@ -100,6 +107,8 @@ async def call(
     seen: Seen,
     metadata: Sequence[tuple[str, str]] = (),
     away: Collection[str] = (),
+    *,
+    trusting: bool = False,
 ) -> tuple[str, str]:
     """How a call ended (gRPC's code, and the reason), and what is wrong with that.
 
@@ -118,15 +127,18 @@ async def call(
         else:
             answer = await channel.unary_unary(path)(sent, timeout=seconds, metadata=metadata)
     except grpc.aio.AioRpcError as error:
-        return _end_of(error, away)
+        return end_of(error, away, trusting=trusting)
     seen.note(GetMessageClass(method.output_type).FromString(answer))
     return "OK", ""
 
 
-def _end_of(error: grpc.aio.AioRpcError, away: Collection[str]) -> tuple[str, str]:
+def end_of(
+    error: grpc.aio.AioRpcError, away: Collection[str] = (), *, trusting: bool = False
+) -> tuple[str, str]:
+    """How a call ended that was refused, and what is wrong with that."""
     code, words = error.code().name, error.details() or ""
     status, info = rpc_status.from_call(error), error_details_pb2.ErrorInfo()
     for detail in status.details if status else ():
         detail.Unpack(info)
     end = code if info.reason in ("", code) else f"{code} {info.reason}"
-    return end, wrong_with(code, words, status, away)
+    return end, wrong_with(code, words, status, away, trusting=trusting)

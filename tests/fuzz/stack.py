@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from tests.support.processes import Process, scheduler_process
 
 S3_KEYS = ("fuzz", "fuzzfuzz")
 MOST_QUEUED = 2_000
+# What is logged where a task of a part died, and nobody answered for it.
+DIED = ("never retrieved", "Unhandled exception", "Exception in callback", "loop ended", "CRITICAL")
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Target:
     scheduler: Process
     key: str
 
-    def faults(self) -> list[str]:
+    def faults(self, words: Collection[str] = ("call failed", "Traceback", *DIED)) -> list[str]:
         """Lines of the logs in which a part tells of a fault of its own."""
         told = []
         for part in (self.gateway, self.scheduler):
@@ -31,7 +33,7 @@ class Target:
             told += [
                 f"{part.module}: {line[:2_000]}"
                 for line in lines
-                if "call failed" in line or "Traceback" in line or "never retrieved" in line
+                if any(word in line for word in words)
             ]
         return told
 

@@ -62,3 +62,9 @@ def test_all_else_is_complained_of(
     code: str, words: str, details: status_pb2.Status | None
 ) -> None:
     assert wrong_with(code, words, details)
+
+
+def test_only_our_own_parts_may_be_told_of_our_faults() -> None:
+    told = "internal error, id=1", status("INTERNAL")
+    assert wrong_with("INTERNAL", *told) and not wrong_with("INTERNAL", *told, trusting=True)
+    assert wrong_with("INTERNAL", "a trace", status("INTERNAL"), trusting=True)

@@ -18,6 +18,8 @@ def wrong_with(
     words: str,
     status: status_pb2.Status | None,
     away: Collection[str] = (),
+    *,
+    trusting: bool = False,
 ) -> str:
     """What is wrong with the end of a call; empty: nothing.
 
@@ -26,8 +28,10 @@ def wrong_with(
         words: what the caller is told.
         status: the details, where there are some.
         away: reasons of UNAVAILABLE that are no surprise here.
+        trusting: its callers are parts of ours; what they get wrong may be told as a fault of ours,
+            by a number.
     """
-    if code == "OK":
+    if code == "OK" or (trusting and code == "INTERNAL" and _is_by_number(words, status)):
         return ""
     if code == "DEADLINE_EXCEEDED":
         return "it was not answered in time"
@@ -41,6 +45,11 @@ def wrong_with(
         known = code == "RESOURCE_EXHAUSTED" and "larger than max" in words
         return "" if known else f"{code} without details: {words[:300]}"
     return _wrong_details(code, status, away)
+
+
+def _is_by_number(words: str, status: status_pb2.Status | None) -> bool:
+    known = words.startswith("internal error, id=") or words == "the database refuses these values"
+    return known and status is not None
 
 
 def _wrong_details(code: str, status: status_pb2.Status, away: Collection[str]) -> str:
