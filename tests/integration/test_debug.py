@@ -21,6 +21,7 @@ from atelier.embedded.processes import start_ticks
 from atelier.embedded.state import PartRecord, StackRecord, StateDir
 from tests.support.processes import scheduler_process, until_stopped
 
+NOBODY = 65_534
 SECRET = "this-is-nobodys-business"
 PROGRAM = f"""
 import asyncio, sys, time
@@ -128,6 +129,18 @@ def wake(pid: int, state: StateDir) -> None:
     log = state.logs / "toy.log"
     while b"most recent call first" not in log.read_bytes():
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_stranger_is_not_answered(tmp_path: Path) -> None:
+    with part(tmp_path, "works") as (_, pid):
+        os.seteuid(NOBODY)
+        try:
+            told = refusal(str(pid))
+        finally:
+            os.seteuid(0)
+        assert "only its own user and root" in told and "thread" not in told
+        assert "thread MainThread" in ask(str(pid))
 
 
 def test_what_cannot_be_asked_is_left_alone(tmp_path: Path) -> None:
