@@ -9,11 +9,11 @@ import sys
 import threading
 
 import structlog
-from pydantic import ValidationError
 
 from agent.app import CannotStartError, serve
 from atelier import debug
 from atelier.config import AgentSettings
+from atelier.config_lines import from_environment
 from atelier.metrics import MetricsError, exported
 from atelier.telemetry import configure_logging
 
@@ -68,14 +68,7 @@ def _threads() -> list[threading.Thread]:
 
 def main() -> None:
     """Run the agent."""
-    try:
-        settings = AgentSettings()  # from the environment
-    except ValidationError as error:
-        # Never the values: keys are among them.
-        for fault in error.errors(include_input=False, include_url=False):
-            name = ".".join(str(part) for part in fault["loc"])
-            sys.stderr.write(f"agent: ATELIER_{name.upper()}: {fault['msg']}\n")
-        sys.exit(2)
+    settings = from_environment(AgentSettings, "agent")
     configure_logging("agent", settings.log_level, settings.log_format)
     sys.exit(debug.run(_run(settings)))
 

@@ -6,10 +6,11 @@ Part of `config`, which has the rest and says what holds for all of it.
 from __future__ import annotations
 
 import ipaddress
+import sys
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, SecretStr, model_validator
+from pydantic import AfterValidator, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -50,10 +51,39 @@ LoopbackAddress = Annotated[str, AfterValidator(_loopback)]
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="ATELIER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="ATELIER_",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # passwords and keys are among it
+    )
 
     log_level: str = "info"
     log_format: Literal["auto", "json", "console"] = "auto"  # auto: console on a terminal
+
+
+T = TypeVar("T", bound=Settings)
+
+
+def from_environment(kind: type[T], part: str) -> T:
+    """A part's settings. What is wrong with them is told on standard error by their names, never
+    with their values, and ends the process."""
+    try:
+        return kind()
+    except ValidationError as error:
+        for line in faults(error):
+            sys.stderr.write(f"{part}: {line}\n")
+        sys.exit(2)
+
+
+def faults(error: ValidationError) -> list[str]:
+    """What is wrong, a line each; never a value."""
+    lines = []
+    for fault in error.errors(include_input=False, include_url=False):
+        name = ".".join(map(str, fault["loc"])).upper()
+        told = fault["msg"].removeprefix("Value error, ")
+        lines.append(f"ATELIER_{name}: {told}" if name else told)
+    return lines
 
 
 class PeerSettings(Settings):

@@ -6,13 +6,14 @@ import structlog
 
 from atelier import debug
 from atelier.config import SchedulerSettings
+from atelier.config_lines import from_environment
 from atelier.telemetry import configure_logging
 from scheduler.app import run
 from scheduler.leadership import LeadershipLostError
 
 
 def main() -> None:
-    settings = SchedulerSettings()
+    settings = from_environment(SchedulerSettings, "scheduler")
     configure_logging("scheduler", settings.log_level, settings.log_format)
     try:
         debug.run(run(settings))

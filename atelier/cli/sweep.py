@@ -10,6 +10,7 @@ from rich.console import Console
 
 from atelier.cli.problems import ProblemError
 from atelier.config import SweepSettings
+from atelier.config_lines import faults
 from atelier.embedded.postgres import Postgres
 from atelier.embedded.s3 import BUCKET, ObjectStore
 from atelier.embedded.stack import StackOptions, build
@@ -73,14 +74,10 @@ def settings_of(state_dir: Path) -> SweepSettings:
     try:
         return SweepSettings()  # from the environment
     except ValidationError as error:
-        faults = [
-            f"ATELIER_{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
-            for fault in error.errors(include_input=False, include_url=False)
-        ]
         raise ProblemError(
             [
                 f"nothing runs in {state_dir}, and the environment does not say where to sweep:",
-                *faults,
+                *faults(error),
             ]
         ) from error
 

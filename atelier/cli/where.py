@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from atelier import rpc
 from atelier.api_keys import read_key
 from atelier.cli.problems import BAD_INPUT, ProblemError, of_call
-from atelier.config_lines import CallerSettings, is_loopback
+from atelier.config_lines import CallerSettings, faults, is_loopback
 from atelier.embedded.state import StackRecord, StateDir
 from atelier.lines import PassingChannel, bearer
 
@@ -80,8 +80,7 @@ def gateway_of(address: str | None, state_dir: Path) -> Gateway:
     try:
         settings = CallerSettings()
     except ValidationError as error:
-        told = [str(fault["msg"]) for fault in error.errors(include_input=False)]
-        raise ProblemError(told, BAD_INPUT) from error
+        raise ProblemError(faults(error), BAD_INPUT) from error
     key = settings.api_key.get_secret_value().strip()
     if file := options.key_file or settings.api_key_file:
         key = _key_in(file)
