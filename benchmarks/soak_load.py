@@ -72,18 +72,20 @@ class Load:
             hook = webhook_pb2.CreateWebhookRequest(url=f"{url}all")
             await self._hooks.CreateWebhook(hook, timeout=CALL_SECONDS)
             for _ in range(CALLERS):
-                group.create_task(self._again(lambda: self._draw(url)))
-            group.create_task(self._again(self._look, PAUSE_SECONDS))
-            group.create_task(self._again(self._write_preset, PAUSE_SECONDS))
-            group.create_task(self._again(self._watch_fleet))
+                group.create_task(self._again("generation", lambda: self._draw(url)))
+            group.create_task(self._again("look", self._look, PAUSE_SECONDS))
+            group.create_task(self._again("preset", self._write_preset, PAUSE_SECONDS))
+            group.create_task(self._again("fleet watcher", self._watch_fleet))
 
-    async def _again(self, turn: Callable[[], Awaitable[None]], pause_seconds: float = 0) -> None:
+    async def _again(
+        self, name: str, turn: Callable[[], Awaitable[None]], pause_seconds: float = 0
+    ) -> None:
         while True:
             try:
                 await turn()
             except (grpc.aio.AioRpcError, TimeoutError) as error:
-                name = error.code().name if isinstance(error, grpc.aio.AioRpcError) else "TIMEOUT"
-                self.did[f"error {name}"] += 1
+                code = error.code().name if isinstance(error, grpc.aio.AioRpcError) else "TIMEOUT"
+                self.did[f"error {code} of a {name}"] += 1
                 await asyncio.sleep(PAUSE_SECONDS)
             await asyncio.sleep(pause_seconds)
 
