@@ -10,7 +10,7 @@ override STATE_DIR := $(value STATE_DIR)
 export PROMPT STATE_DIR PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-faults-long test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics dashboards check-dashboards check-alerts record-alerts lint format types \
+.PHONY: help run test test-faults test-faults-long test-failpoints test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics dashboards check-dashboards check-alerts record-alerts lint format types \
 	train-tiny-image export-tiny-image export-tiny-video obey train-tiny-video obey-video \
 	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-gateway bench-pauses bench-store bench-metrics bench-engines bench-int8 soak test-wheel simulate-faults mutants fuzz lock clean
 
@@ -36,6 +36,9 @@ test-faults: .venv/.embedded .venv/.dev ## kill, freeze, cut and delay the parts
 
 test-faults-long: .venv/.embedded .venv/.dev ## the same for MINUTES, with failpoints and with 200 in flight; writes benchmarks/results/faults.*
 	@.venv/bin/python -m tests.faults --minutes $(MINUTES) --out benchmarks/results $(if $(FAULT_SEED),--seed $(FAULT_SEED))
+
+test-failpoints: .venv/.embedded .venv/.dev ## a process ends, or stands, at each failpoint, and each promise is checked (12 minutes)
+	@.venv/bin/python -m tests.faults --points $(if $(FAULT_SEED),--seed $(FAULT_SEED))
 
 test-clients: .venv/.dev ## clients in other languages, built into build/clients and run (some minutes the first time)
 	@scripts/install_clients.sh

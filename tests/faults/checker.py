@@ -1,5 +1,5 @@
-"""Proves the promises (docs/promises.md, P1 to P6) of what a run left behind: what clients were
-told, the rows and events of the database, the objects of the store. Pure.
+"""Proves the promises (docs/promises.md, P1 to P6, P12) of what a run left behind: what clients and
+a receiver were told, the rows and events of the database, the objects of the store. Pure.
 
 When it is asked, every fault is healed and nothing is under way.
 """
@@ -7,7 +7,7 @@ When it is asked, every fault is healed and nothing is under way.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from atelier.generation import FINAL, State
@@ -54,12 +54,19 @@ class Happened:
 
 @dataclass
 class Evidence:
-    """All of it. objects: key -> (bytes, SHA-256 in hexadecimal) as they were read."""
+    """All of it.
+
+    objects: key -> (bytes, SHA-256 in hexadecimal) as they were read.
+    heard: the ends that a receiver of webhooks was told of, as (generation, state).
+    refused: how often a lost attempt's write, and a deposed leader's, was seen to be refused.
+    """
 
     told: Sequence[Told]
     rows: Sequence[Row]
     events: Sequence[Happened]
     objects: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    heard: Collection[tuple[str, str]] = ()
+    refused: Mapping[str, int] = field(default_factory=dict)
 
 
 def complaints(evidence: Evidence) -> list[str]:
@@ -72,6 +79,7 @@ def complaints(evidence: Evidence) -> list[str]:
         *_lives(evidence, rows),
         *_seen(evidence, rows),
         *_cancelled(evidence, rows),
+        *_told(evidence),
     ]
 
 
@@ -206,3 +214,13 @@ def _cancelled(evidence: Evidence, rows: Mapping[str, Row]) -> Iterator[str]:
     for told in evidence.told:
         if told.call == "cancel" and told.phase == OK and claims[told.id] > told.at:
             yield f"P6: {told.id} was claimed after its cancel was acknowledged"
+
+
+def _told(evidence: Evidence) -> Iterator[str]:
+    """A webhook that was there before all of them is told of each end, and of no other."""
+    heard = set(evidence.heard)
+    ends = {(row.id, row.state) for row in evidence.rows if State(row.state) in FINAL}
+    for name, state in sorted(ends - heard):
+        yield f"P12: nobody was told that {name} is {state}"
+    for name, state in sorted(heard - ends):
+        yield f"P12: a receiver was told that {name} is {state}"

@@ -16,9 +16,18 @@ from atelier.errors import NotFoundError
 from atelier.object_store import ObjectStore
 from tests.faults.checker import Evidence, File, Happened, Row
 from tests.faults.history import Told
-from tests.faults.stack import Stack
+from tests.faults.stack import SCHEDULERS, Stack
+from tests.support.receiver import Received
 
-_OPEN = "SELECT count(*) FROM generations WHERE finish_time IS NULL"
+_OPEN = (
+    "SELECT (SELECT count(*) FROM generations WHERE finish_time IS NULL)"
+    " + (SELECT count(*) FROM webhook_deliveries WHERE finish_time IS NULL)"
+)
+# What a refused write is called in the schedulers' logs; a deposed leader's first is its renewal.
+_REFUSED = {
+    "of lost attempts": ("lost attempt's write refused",),
+    "of deposed leaders": ("deposed leader's write refused", "another scheduler leads now"),
+}
 _ROWS = "SELECT id::text, request_id, state, attempt, results FROM generations"
 _EVENTS = (
     "SELECT generation_id::text, seq, event, attempt, extract(epoch FROM time)::float8"
@@ -36,9 +45,10 @@ async def drained(stack: Stack, seconds: float) -> None:
         await asyncio.sleep(0.5)
 
 
-async def gather(stack: Stack, told: Sequence[Told]) -> Evidence:
+async def gather(stack: Stack, told: Sequence[Told], received: Sequence[Received]) -> Evidence:
     """All of it."""
-    return await asyncio.to_thread(_gather, stack, told)
+    heard = {(r.event["data"]["id"], r.event["data"]["state"]) for r in received}
+    return await asyncio.to_thread(_gather, stack, told, heard)
 
 
 def _still_open(dsn: str) -> int:
@@ -47,7 +57,7 @@ def _still_open(dsn: str) -> int:
         return int(found)
 
 
-def _gather(stack: Stack, told: Sequence[Told]) -> Evidence:
+def _gather(stack: Stack, told: Sequence[Told], heard: set[tuple[str, str]]) -> Evidence:
     with psycopg.connect(stack.postgres.dsn) as connection:
         rows = [
             Row(name, key, state, attempt, _files(results or []))
@@ -68,7 +78,20 @@ def _gather(stack: Stack, told: Sequence[Told]) -> Evidence:
         except NotFoundError:
             continue
         objects[key] = (len(data), hashlib.sha256(data).hexdigest())
-    return Evidence(told, rows, events, objects)
+    return Evidence(told, rows, events, objects, heard, refused(stack))
+
+
+def refused(stack: Stack) -> dict[str, int]:
+    """How many writes were refused, by whose they were: lines of the schedulers' logs, and what the
+    run's own zombies said."""
+    said = "".join(stack.log(name) for name in SCHEDULERS)
+    lines = said.splitlines()
+    counts = {
+        whose: sum(any(words in line for words in telling) for line in lines)
+        for whose, telling in _REFUSED.items()
+    }
+    counts["of lost attempts"] += stack.refused_words
+    return counts
 
 
 def _files(results: list[dict[str, str]]) -> tuple[File, ...]:

@@ -1,48 +1,26 @@
-"""The faults, each a way to hurt the running stack for a while and then let go.
-
-A fault returns when it is over: processes thawed, lines whole, and what was killed left to the
-supervisor. Whether all is well again is for the run to find out, by a generation that is made.
-"""
+"""The faults but for those at failpoints (points.py), and the order of all."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from atelier.embedded.processes import family, is_stopped
-from atelier.failpoints import POINTS
+from atelier.embedded.processes import family
+from tests.faults.disks import GIGABYTES
+from tests.faults.fault import FROZEN_SECONDS, Fault, NotReachedError
+from tests.faults.points import ENDS, REACH_SECONDS, STOPS, UNSURE
 from tests.faults.proxy import COMMITTED, STORED
 from tests.faults.stack import SCHEDULERS, Stack, thaw
+from tests.faults.zombies import zombie
 
-FROZEN_SECONDS = (3.5, 7.0)  # the leader's lease is 3 s
 LINE_SECONDS = (2.0, 6.0)
-UNSURE_SECONDS = 15.0
-REACH_SECONDS = 20.0  # for a failpoint to be passed
-Hurt = Callable[[Stack, Random], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One of a kind (kill, freeze, line, commit, clock, failpoint ...), and what is hurt."""
-
-    kind: str
-    what: str
-    hurt: Hurt
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind} {self.what}"
-
-
-class NotReachedError(Exception):
-    """Nobody came by the failpoint: the run shows nothing of it."""
-
+FULL_SECONDS = (4.0, 7.0)
+NOTICED_SECONDS = 20.0  # for somebody to find that a disk is full
 
 PARTS = ("gateway", "leader", "stand-by", "agent", "triton-0", "postgres", "s3", "webhooks")
 
@@ -60,10 +38,7 @@ def kill(what: str) -> Fault:
     """SIGKILL, and the supervisor starts it again."""
 
     async def hurt(stack: Stack, _rng: Random) -> None:
-        name = named(stack, what)
-        before = stack.pid(name)
-        stack.kill(name)
-        await stack.restarted(name, before)
+        stack.kill(named(stack, what))
 
     return Fault("kill", what, hurt)
 
@@ -175,100 +150,56 @@ async def _renew(stack: Stack, name: str, more: Mapping[str, str]) -> None:
     await stack.restarted(name, before)
 
 
-# Who comes by, and what else must be killed for it to (a model is loaded where Triton is new).
-_COMERS = {
-    "submit_before_commit": SCHEDULERS, "submit_committed": SCHEDULERS,
-    "claim_committed": SCHEDULERS, "complete_committed": SCHEDULERS,
-    "requeue_committed": SCHEDULERS, "leader_elected": SCHEDULERS, "lease_renewed": SCHEDULERS,
-    "before_triton_call": ("agent",), "step_done": ("agent",), "model_load_called": ("agent",),
-    "model_unload_called": ("agent",), "before_upload": ("agent",),
-    "upload_done_before_complete": ("agent",), "create_before_answer": ("gateway",),
-}  # fmt: skip
-_BESIDE = {
-    "model_load_called": ("triton-0", "triton-1"),
-    "requeue_committed": ("triton-0", "triton-1"),
-}
-_ONCE = ("leader_elected", "model_load_called", "model_unload_called", "requeue_committed")
-PLACES = tuple(_COMERS)
-# Those only raise; who ends between a POST and its note is in test_webhook_workers.
-_ELSEWHERE = {"statement_done", "put_done", "webhook_sent_before_mark"}
-assert set(PLACES) == set(POINTS) - _ELSEWHERE
-
-
-def at(point: str, what: str) -> Fault:
-    """A process ends (exit), or stands for longer than the lease (stop), at a failpoint.
-
-    Raises, when it is carried out: NotReachedError.
-    """
+def full(what: str) -> Fault:
+    """A disk is full for some seconds, and the server that lives there has found out. Where it is
+    the state folder's, nobody can log, and a part that is killed starts there."""
 
     async def hurt(stack: Stack, rng: Random) -> None:
-        nth = 1 if point in _ONCE else rng.randint(2, 12)
-        comers = _COMERS[point]
-        await _restart(stack, comers, f"{point}={what}@{nth}")
-        armed = {name: stack.pid(name) for name in comers}
-        for name in _BESIDE.get(point, ()):
-            stack.kill(name)
+        disk = stack.disks.get(what)
+        if disk is None:
+            raise NotReachedError("no disk of its own: that takes root")
+        told = stack.told_full(what) if what != "state" else 0
         try:
-            async with asyncio.timeout(REACH_SECONDS):
-                await _reached(stack, armed, what)
-        except TimeoutError as error:
-            await _restart(stack, comers, "")  # a later fault must not meet it
-            raise NotReachedError(f"{point} was not reached in {REACH_SECONDS:g} s") from error
+            await asyncio.to_thread(disk.fill)
+            if what == "state":
+                stack.kill("gateway")
+            else:
+                await _noticed(stack, what, told)
+            await asyncio.sleep(rng.uniform(*FULL_SECONDS))
+        finally:
+            await asyncio.to_thread(disk.free)
 
-    return Fault(f"failpoint {what}", point, hurt)
-
-
-async def _restart(stack: Stack, comers: tuple[str, ...], failpoints: str) -> None:
-    """With these armed; those that come after them are as ever."""
-    before = {name: stack.pid(name) for name in comers}
-    for name in comers:
-        stack.arm(name, failpoints)
-        stack.kill(name)
-    for name in comers:
-        await stack.restarted(name, before[name])
-        stack.arm(name, "")
+    return Fault("disk full", what, hurt)
 
 
-async def _reached(stack: Stack, armed: dict[str, int | None], what: str) -> None:
-    while True:
-        for name, pid in armed.items():
-            if what == "exit" and stack.pid(name) != pid:
-                return
-            if what == "stop" and pid and is_stopped(pid):
-                await asyncio.sleep(FROZEN_SECONDS[0])
-                thaw([pid])
-                return
-        await asyncio.sleep(0.02)
+async def _noticed(stack: Stack, what: str, told: int) -> None:
+    async with asyncio.timeout(NOTICED_SECONDS):
+        while stack.told_full(what) == told:  # noqa: ASYNC110 - it tells its log only
+            await asyncio.sleep(0.1)
 
 
 KILLS = [kill(part) for part in PARTS]
 FREEZES = [freeze(part) for part in PARTS]
+DISKS = [full(what) for what in GIGABYTES]
 LINES = [line(w, how) for w in ("postgres", "s3") for how in ("frozen", "late", "reset")]
 COMMITS = [unheard("postgres"), unheard("s3"), killed_in_commit(True), killed_in_commit(False)]
-FAILPOINTS = [at(point, what) for point in PLACES for what in ("exit", "stop")]
-
-
-def told_it_failed(percent: float) -> Fault:
-    """Statements and stored objects succeed, and so many of them are told to have failed."""
-
-    async def hurt(stack: Stack, rng: Random) -> None:
-        armed = f"statement_done={percent:g}%raise;put_done={percent:g}%raise;seed={rng.random()}"
-        await _restart(stack, (*SCHEDULERS, "agent"), armed)
-        await asyncio.sleep(UNSURE_SECONDS)
-        await _restart(stack, (*SCHEDULERS, "agent"), "")
-
-    return Fault("told it failed", f"{percent:g} %", hurt)
+TURNS = list(zip(KILLS, FREEZES, strict=True)) + list(zip(ENDS, STOPS, strict=True))
 
 
 # Where libfaketime is (Debian's package of that name); without it there are no such faults.
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 _MOVED = ("gateway", "leader", "agent") if FAKETIME else ()
 CLOCKS = [clock(part, seconds) for part in _MOVED for seconds in (3_600, -3_600)]
-UNSURE = [told_it_failed(1), told_it_failed(5)]
-ALL = [*KILLS, *FREEZES, *LINES, *COMMITS, *CLOCKS, *UNSURE, *FAILPOINTS]
+FAILPOINTS = [*ENDS, *STOPS, *UNSURE]
+SHORT = [*KILLS, *FREEZES, *LINES, *COMMITS]
+ALL = [*SHORT, *CLOCKS, *DISKS, zombie(), *FAILPOINTS]
 FEW = [kill("leader"), freeze("agent"), unheard("postgres"), line("s3", "reset")]
 
 
 def schedule(rng: Random, faults: list[Fault]) -> list[Fault]:
-    """Each once, in an order of the seed's."""
-    return rng.sample(faults, len(faults))
+    """Each once, in an order of the seed's, but that who is killed is frozen next, and the other
+    way round: wherever a run ends, it froze as often as it killed."""
+    pairs = [rng.sample(pair, 2) for pair in TURNS if set(pair) <= set(faults)]
+    paired = {fault for pair in pairs for fault in pair}
+    groups = pairs + [[fault] for fault in faults if fault not in paired]
+    return [fault for group in rng.sample(groups, len(groups)) for fault in group]

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks import plot
 from benchmarks.claims import claim
+from tests.faults.points import PAIRS
 from tests.faults.run import IN_FLIGHT, Found
 
 LEAST_FAULTS, PLOTTED_SECONDS = 50, 30.0
@@ -53,6 +54,9 @@ def _report(found: Found) -> dict[str, Any]:
             claim("promises found broken", broken, "", 0, broken == 0),
             *_of_many(found),
         ],
+        "writes_seen_refused": found.refused,
+        "failpoint_pairs": {"driven": len(found.pairs()), "of": len(PAIRS)},
+        "ends_told_by_webhook": found.told_of,
         "acknowledged": found.acknowledged,
         "finished": found.finished,
         "attempts": found.attempts,
@@ -77,13 +81,14 @@ def _of_many(found: Found) -> list[dict[str, Any]]:
 
 
 def _page(report: dict[str, Any]) -> str:
+    refused, pairs = report["writes_seen_refused"], report["failpoint_pairs"]
     lines = [
         "# Faults",
         "",
         f"`make test-faults-long`, seed {report['seed']}, {report['minutes']} minutes: eight",
         "callers at the front door of two sleeping devices and two schedulers, one fault after",
-        "another. The seconds are from the end of a fault to the end of a generation asked for",
-        "then.",
+        "another. The seconds are from the end of a fault (of what was killed: from its death) to",
+        "the end of a generation asked for then.",
         "",
         "| kind | faults | median s | max s |",
         "|---|---|---|---|",
@@ -101,7 +106,11 @@ def _page(report: dict[str, Any]) -> str:
         "",
         f"{report['acknowledged']} generations acknowledged, {report['attempts']} attempts;"
         f" {report['calls_sent_again']} calls were sent again.",
-        f"Failpoints that nobody came by in time: {len(report['failpoints_not_reached'])}.",
+        f"Writes of who had lost his attempt, or led before, seen to be refused:"
+        f" {refused.get('of lost attempts', 0)} and {refused.get('of deposed leaders', 0)}.",
+        f"A receiver of webhooks was told of {report['ends_told_by_webhook']} ends.",
+        f"Failpoints with each action: {pairs['driven']} of {pairs['of']};"
+        f" faults that were not reached in time: {len(report['failpoints_not_reached'])}.",
     ]
     if not report["two_hundred_in_flight"]:
         return "\n".join(lines) + "\n"

@@ -15,23 +15,29 @@ import grpc
 
 from atelier.generation import State
 from atelier.v1 import generation_pb2 as pb
+from atelier.v1 import webhook_pb2, webhook_pb2_grpc
 from tests.faults import checker
 from tests.faults.clients import Client, GivenUpError
 from tests.faults.evidence import drained, gather
+from tests.faults.fault import Fault, NotReachedError
 from tests.faults.history import OK, UNKNOWN, History
-from tests.faults.nemesis import Fault, NotReachedError
+from tests.faults.points import PAIRS
 from tests.faults.stack import Stack, running
+from tests.support.receiver import Receiver
 
 CLIENTS, CALM_SECONDS, DRAIN_SECONDS = 8, 0.5, 120.0
 LEAST_A_SECOND = 0.5  # acknowledged generations: a run with fewer shows nothing
 IN_FLIGHT, FEW_STEPS = 200, 2
+# Who wakes up after these must be seen to be refused.
+ZOMBIES = {"zombie agent": "of lost attempts", "freeze leader": "of deposed leaders"}
 # A caller that tries soon again: gRPC's own wait grows to two minutes.
 _CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1_000)]
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """From the end of a fault to the end of a generation that was asked for then; seconds."""
+    """From the end of a fault (of a kill: from the kill) to the end of a generation that was asked
+    for then; seconds."""
 
     kind: str
     what: str
@@ -55,7 +61,13 @@ class Found:
     retried: int = 0
     lost: int = 0
     published_twice: int = 0
+    refused: dict[str, int] = field(default_factory=dict)  # writes, by whose they were
+    told_of: int = 0  # ends that the receiver of webhooks heard of
     seconds: float = 0.0
+
+    def pairs(self) -> set[str]:
+        """Failpoints with an action that were passed by, by the names of their faults."""
+        return PAIRS & {f"{one.kind} {one.what}" for one in self.recoveries}
 
     def by_kind(self) -> dict[str, list[float]]:
         kinds = sorted({one.kind for one in self.recoveries})
@@ -63,17 +75,25 @@ class Found:
 
 
 async def run(
-    folder: Path, seed: int, faults: Iterable[Fault], *, seconds: float, two_hundred: bool = False
+    folder: Path,
+    seed: int,
+    faults: Iterable[Fault],
+    *,
+    seconds: float,
+    two_hundred: bool = False,
+    disks: bool = False,
 ) -> Found:
     """Carry out `faults` in order, until they or the `seconds` are over.
 
     Args:
         two_hundred: before them, kill each part once with 200 generations in flight.
+        disks: the parts' files lie on disks of their own, which can be filled.
     """
     found, rng, began = Found(seed), Random(seed), time.monotonic()
     async with (
         AsyncExitStack() as keeping,
-        running(folder) as stack,
+        Receiver() as receiver,
+        running(folder, disks=disks) as stack,
         grpc.aio.insecure_channel(stack.gateway, options=_CHANNEL) as channel,
     ):
         history = keeping.enter_context(History(folder / "history.jsonl"))
@@ -81,6 +101,7 @@ async def run(
             Client(f"c{n}", channel, history, Random(f"{seed}/{n}")) for n in range(CLIENTS + 1)
         ]
         probe = clients.pop()
+        await _hook(channel, receiver)
         await _well(probe)
         if two_hundred:
             for part in stack.parts:
@@ -97,7 +118,7 @@ async def run(
             if ended is not None:
                 found.complaints.append(f"a client saw what none should: {ended!r}")
         await drained(stack, DRAIN_SECONDS)
-        evidence = await gather(stack, history.told)
+        evidence = await gather(stack, history.told, receiver.received)
         found.retried = sum(client.retried for client in (*clients, probe))
     found.seconds = time.monotonic() - began
     _judge(found, evidence)
@@ -125,11 +146,13 @@ async def _one(stack: Stack, fault: Fault, rng: Random, probe: Client, found: Fo
         found.not_reached.append(f"{fault.name}: {error}")
         print("not reached", flush=True)
         await _well(probe)
+        await stack.whole()
         return
     began = time.monotonic()
     await _well(probe)
     found.recoveries.append(Recovery(fault.kind, fault.what, time.monotonic() - began))
     print(f"{found.recoveries[-1].seconds:.1f} s", flush=True)
+    await stack.whole()
     await asyncio.sleep(CALM_SECONDS)
 
 
@@ -137,6 +160,12 @@ async def _well(probe: Client) -> None:
     """A generation is made: health, as a caller sees it."""
     made = await probe.end(await probe.create("common"))
     assert made.state == pb.GENERATION_STATE_SUCCEEDED, made
+
+
+async def _hook(channel: grpc.aio.Channel, receiver: Receiver) -> None:
+    """From here on the receiver is told of each generation's end."""
+    webhooks = webhook_pb2_grpc.WebhookServiceStub(channel)
+    await webhooks.CreateWebhook(webhook_pb2.CreateWebhookRequest(url=receiver.url), timeout=10)
 
 
 async def _with_many(
@@ -166,6 +195,14 @@ def _judge(found: Found, evidence: checker.Evidence) -> None:
     found.acknowledged = len(checker.acknowledged(evidence))
     found.lost = checker.lost(evidence)
     found.published_twice = checker.published_twice(evidence)
+    found.refused = dict(evidence.refused)
+    found.told_of = len(set(evidence.heard))
+    hurt = {f"{one.kind} {one.what}" for one in found.recoveries}
+    found.complaints += [
+        f"P4: {fault}, and no write {whose} was seen refused: that shows nothing"
+        for fault, whose in ZOMBIES.items()
+        if fault in hurt and not found.refused.get(whose)
+    ]
     found.attempts = sum(event.event == "claim" for event in evidence.events)
     states = [row.state for row in evidence.rows]
     found.finished = {state: states.count(state) for state in sorted(set(states))}

@@ -24,6 +24,7 @@ from atelier.embedded.state import StateDir
 from atelier.embedded.supervisor import Hooks, Keeper, Supervisor
 from atelier.failpoints import VARIABLE
 from benchmarks.sleeping_repository import Sleeper, write_repository
+from tests.faults.disks import Disk, make_disks
 from tests.faults.proxy import FaultProxy
 
 DEVICES, DEVICE_BYTES = 2, 1_500_000_000
@@ -41,11 +42,20 @@ SCHEDULERS = ("scheduler", "scheduler-1")
 class Stack:
     """What runs. Parts are named as in processes.json."""
 
-    def __init__(self, parts: Parts, logs: Path, database: FaultProxy, store: FaultProxy) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        logs: Path,
+        database: FaultProxy,
+        store: FaultProxy,
+        disks: Mapping[str, Disk],
+    ) -> None:
         self.gateway = parts.gateway
+        self.disks = disks
         self.parts: dict[str, Part] = {part.name: part for part in parts.parts}
         self.database, self.store = database, store
         self.notices: list[str] = []
+        self.refused_words = 0  # of zombies
         self.supervisor = Supervisor(parts.parts, logs, Hooks(notice=self.notices.append))
         self._between()
         rooms = [part for part in self.parts.values() if isinstance(part, Room)]
@@ -105,6 +115,26 @@ class Stack:
                 await asyncio.sleep(0.02)
         return True
 
+    async def whole(self, seconds: float = 120.0) -> None:
+        """Wait until every part has answered since its latest start.
+
+        Raises:
+            TimeoutError: one has not.
+        """
+        async with asyncio.timeout(seconds):
+            while any(k.state != "ready" for k in self.supervisor.keepers.values()):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    def log(self, name: str) -> str:
+        """What a part has said, as far back as it is kept."""
+        path = self.keeper(name).log
+        files = [path.with_suffix(".log.1"), path]
+        return "".join(file.read_text(errors="replace") for file in files if file.exists())
+
+    def told_full(self, what: str) -> int:
+        """How often this part was told that its disk is full."""
+        return self.log(what).lower().count("no space left on device")
+
     def arm(self, name: str, failpoints: str) -> None:
         """What its next process has; an empty text disarms."""
         self.wear(name, {VARIABLE: failpoints} if failpoints else {})
@@ -121,10 +151,15 @@ def thaw(pids: list[int]) -> None:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Stack]:
-    """All of it, in an empty folder."""
+async def running(folder: Path, *, disks: bool = False) -> AsyncIterator[Stack]:
+    """All of it, in an empty folder.
+
+    Args:
+        disks: its state lies on disks of its own, which can be filled.
+    """
     write_repository(folder / "repository", _SLEEPERS)
     state = StateDir(folder / "state")
+    own = make_disks(state.root, folder) if disks else {}
     state.create()
     options = StackOptions(DEVICES, DEVICE_BYTES, schedulers=2, repository=folder / "repository")
     parts = build(state, options)
@@ -132,10 +167,12 @@ async def running(folder: Path) -> AsyncIterator[Stack]:
         part.name: int(part.address.rpartition(":")[2]) for part in parts.parts if part.address
     }
     async with FaultProxy(ports["postgres"]) as database, FaultProxy(ports["s3"]) as store:
-        stack = Stack(parts, state.logs, database, store)
+        stack = Stack(parts, state.logs, database, store, own)
         try:
             await stack.supervisor.start()
             yield stack
         finally:
             stack.supervisor.hurry = True
             await stack.supervisor.stop()
+            for disk in reversed(own.values()):
+                disk.close()

@@ -31,7 +31,7 @@ EVENTS = (
     Happened("g1", 3, "publish", 1, 3.0),
 )
 OBJECTS = {FILE.key: (100, "ab")}
-GOOD = Evidence(TOLD, [ROW], EVENTS, OBJECTS)
+GOOD = Evidence(TOLD, [ROW], EVENTS, OBJECTS, {("g1", "SUCCEEDED")})
 
 
 def test_a_good_run_passes() -> None:
@@ -44,7 +44,13 @@ def test_unknown_calls_may_have_happened_or_not() -> None:
     assert complaints(replace(GOOD, told=(*TOLD, unknown))) == []
     row = Row("g2", "k2", "FAILED", 0)
     events = (*EVENTS, Happened("g2", 4, "submit", 0, 1.0), Happened("g2", 5, "fail", 0, 2.0))
-    happened = replace(GOOD, told=(*TOLD, unknown), rows=[ROW, row], events=events)
+    happened = replace(
+        GOOD,
+        told=(*TOLD, unknown),
+        rows=[ROW, row],
+        events=events,
+        heard={("g1", "SUCCEEDED"), ("g2", "FAILED")},
+    )
     assert complaints(happened) == []
 
 
@@ -103,6 +109,11 @@ BAD = {
     "claimed after its cancel": (
         told(Told(1.5, "c0", "cancel", OK, "k1", "g1", "QUEUED")),
         "P6",
+    ),
+    "an end that no receiver was told of": (replace(GOOD, heard=()), "P12"),
+    "an end that never was, and was told": (
+        replace(GOOD, heard={("g1", "SUCCEEDED"), ("g1", "FAILED")}),
+        "P12",
     ),
 }
 
