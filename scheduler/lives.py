@@ -99,6 +99,7 @@ def moment_to(moment: Moment) -> pb.Moment:
         count=moment.rows,
         total_steps=moment.steps,
         failed=moment.failed,
+        encode_seconds=moment.seconds,
     )
 
 

@@ -11,11 +11,12 @@ from atelier.v1 import fleet_pb2_grpc, generation_pb2
 
 CALL_SECONDS = 30.0
 PREEMPTED = "PREEMPTED"
+BOTH = "encode, upload"  # until its agent tells how much of it was which
 PHASES = {
     generation_pb2.PHASE_ENCODING_TEXT: "text",
     generation_pb2.PHASE_DENOISING: "denoise",
     generation_pb2.PHASE_DECODING: "decode",
-    generation_pb2.PHASE_UPLOADING: "encode, upload",
+    generation_pb2.PHASE_UPLOADING: BOTH,
 }
 
 
@@ -117,7 +118,7 @@ def _add(life: Life, moment: pb.Moment) -> None:
             if name and (not last.marks or last.marks[-1][0] != name):
                 last.marks.append((name, at))
         case pb.MOMENT_KIND_PUBLISHING if last and last.began is not None:
-            last.marks.append(("publish", at))
+            last.marks = [*_parted(last.marks, moment.encode_seconds, at), ("publish", at)]
         case pb.MOMENT_KIND_PREEMPTING if last and last.began is not None:
             last.asked_off = at
         case pb.MOMENT_KIND_ENDED:
@@ -126,6 +127,16 @@ def _add(life: Life, moment: pb.Moment) -> None:
                 last.ended, last.left_by = at, moment.reason
         case _:
             pass
+
+
+def _parted(
+    marks: list[tuple[str, float]], encode_seconds: float, until: float
+) -> list[tuple[str, float]]:
+    """With encoding and uploading one after the other, if it is known how long encoding took."""
+    if not encode_seconds or not marks or marks[-1][0] != BOTH:
+        return marks
+    began = marks[-1][1]
+    return [*marks[:-1], ("encode", began), ("upload", min(began + encode_seconds, until))]
 
 
 def loads(moments: Iterable[pb.Moment], now: float) -> list[tuple[str, str, Span]]:

@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from atelier.cli.life import PREEMPTED, Life, Span, build, loads, seconds
+from atelier.cli.life import BOTH, PREEMPTED, Life, Span, build, loads, seconds
 from atelier.v1 import fleet_pb2 as pb
 
-LOADS, FINAL_UPLOAD = "load", ("encode, upload", "publish")
+LOADS, FINAL_UPLOAD = "load", (BOTH, "encode", "upload", "publish")
 MOST_LANES = 200
 FEW_LANES = 24  # up to so many, those that did nothing are told, too
 

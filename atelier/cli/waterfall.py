@@ -6,14 +6,15 @@ from rich.console import Console
 from rich.text import Text
 
 from atelier.cli.fleet import fleet_at
-from atelier.cli.life import PREEMPTED, Attempt, Life, Span, read_life
+from atelier.cli.life import BOTH, PREEMPTED, Attempt, Life, Span, read_life
 from atelier.cli.where import Gateway
 from atelier.v1 import generation_pb2
 
 NAME_CELLS, SECONDS_CELLS = 26, 10
 STYLES = {
     "queued": "yellow", "load": "cyan", "text": "blue", "denoise": "green",
-    "decode": "magenta", "encode, upload": "blue", "publish": "cyan", "starting": "dim",
+    "decode": "magenta", BOTH: "blue", "encode": "blue", "upload": "cyan", "publish": "cyan",
+    "starting": "dim",
 }  # fmt: skip
 
 

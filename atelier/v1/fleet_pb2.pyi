@@ -1120,6 +1120,7 @@ class Moment(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     TOTAL_STEPS_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    ENCODE_SECONDS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Its number: counted up from 1 since the scheduler started; 0 where the database kept it."""
     kind: Global___MomentKind.ValueType
@@ -1144,6 +1145,10 @@ class Moment(_message.Message):
     """Denoise steps that it runs."""
     failed: _builtins.bool
     """Whether it is a fault."""
+    encode_seconds: _builtins.float
+    """Where it is about to be published: seconds of the phase before that went into encoding, not
+    uploading; 0 where its agent did not tell.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was: by the scheduler's clock, or by the database's where that kept it."""
@@ -1164,10 +1169,11 @@ class Moment(_message.Message):
         count: _builtins.int = ...,
         total_steps: _builtins.int = ...,
         failed: _builtins.bool = ...,
+        encode_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "count", b"count", "device_id", b"device_id", "failed", b"failed", "generation_id", b"generation_id", "kind", b"kind", "model", b"model", "phase", b"phase", "reason", b"reason", "sequence", b"sequence", "state", b"state", "time", b"time", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "count", b"count", "device_id", b"device_id", "encode_seconds", b"encode_seconds", "failed", b"failed", "generation_id", b"generation_id", "kind", b"kind", "model", b"model", "phase", b"phase", "reason", b"reason", "sequence", b"sequence", "state", b"state", "time", b"time", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,7 +33,7 @@ def test_a_generation_is_seen_from_its_wait_to_its_end(stack: Stack, tmp_path: P
 
     told = ordered(stack, "trace", made)
     names = ["queued", "bound to cpu-0", "attempt 1 on cpu-0", "text", "denoise", "decode",
-             "encode, upload", "publish"]  # fmt: skip
+             "encode", "upload", "publish"]  # fmt: skip
     places = [told.find(name) for name in names]
     assert -1 not in places and places == sorted(places), told
     lasted = re.search(rf"{made} +succeeded after ([0-9.]+) s", told)

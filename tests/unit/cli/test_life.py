@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atelier.cli.life import merged, of_answer
+from atelier.cli.life import build, merged, of_answer
 from atelier.cli.waterfall import waterfall
 from atelier.v1 import fleet_pb2 as pb
 from atelier.v1 import generation_pb2 as v1
@@ -87,6 +87,20 @@ def test_one_that_still_waits_is_told_up_to_now() -> None:
     lines = [line.plain for line in waterfall(of_answer(told, ID), 100)]
     assert "queued for 100.000 s" in lines[0]
     assert lines[2].startswith("queued")
+
+
+def test_encoding_is_parted_from_uploading_where_its_agent_told() -> None:
+    told = [
+        moment(1_000.0, pb.MOMENT_KIND_QUEUED, attempt=1),
+        moment(1_001.0, pb.MOMENT_KIND_RUNNING, attempt=1, device_id="d0"),
+        moment(1_002.0, pb.MOMENT_KIND_PHASE, attempt=1, phase=v1.PHASE_UPLOADING),
+    ]
+    [attempt] = build(told, ID, 1_004.0).attempts
+    assert [span.name for span in attempt.phases(1_004.0)] == ["encode, upload"]
+    told.append(moment(1_003.0, pb.MOMENT_KIND_PUBLISHING, encode_seconds=0.25))
+    [attempt] = build(told, ID, 1_004.0).attempts
+    found = [(span.name, round(span.seconds, 3)) for span in attempt.phases(1_004.0)]
+    assert found == [("encode", 0.25), ("upload", 0.75), ("publish", 1.0)]
 
 
 def test_what_the_scheduler_forgot_comes_from_the_store() -> None:
