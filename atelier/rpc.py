@@ -24,6 +24,7 @@ from atelier.status import abort, from_rpc_error
 log = structlog.get_logger()
 
 MAX_MESSAGE_BYTES = 4 * 2**20
+MAX_METADATA_BYTES = 16 * 2**10  # of a call's headers together
 
 # What a call to another part ends with while that part is away. CANCELLED is the other side's, when
 # it stops or is overrun: a cancel of ours raises asyncio.CancelledError instead.
@@ -51,6 +52,10 @@ SERVER_OPTIONS = [
     *_keepalive(20_000, 5_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # Both, or what lies between 8 and 16 KiB is refused by chance.
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.server_handshake_timeout_ms", 10_000),  # who says nothing, or not all, holds no socket
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 40_000),
     ("grpc.so_reuseport", 0),  # two servers on one port is a mistake here
@@ -118,6 +123,8 @@ def channel(
         server_name: that the other side's certificate must have; empty: the address's host.
     """
     options: list[tuple[str, Any]] = [*_CHANNEL_OPTIONS, *(_KEEPALIVE if keepalive else ())]
+    # The window of a stream stays at 64 KiB: where it may grow, who does not read holds megabytes.
+    options.append(("grpc.http2.bdp_probe", 0))
     options.append(("grpc.max_receive_message_length", largest_answer_bytes))
     if own_connection:
         options.append(("grpc.use_local_subchannel_pool", 1))

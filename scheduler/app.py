@@ -139,7 +139,7 @@ async def _run(settings: SchedulerSettings) -> None:
         reports = Reports(live, lines, fleet, outcomes, background, care=care, clock=clock)
         recent = Recent(_wall)
         dispatch = Dispatch(store, live, lines, fleet, outcomes, recent, clock=clock)
-        intake = Intake(store, live.accepted)
+        intake = Intake(store, live.accepted, live.unfit)
         sysmon = Sysmon(
             store,
             live,

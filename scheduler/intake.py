@@ -13,7 +13,13 @@ from typing import TypeAlias
 
 import structlog
 
-from atelier.errors import AlreadyExistsError, DeletedError, StorageRefusedError, UnavailableError
+from atelier.errors import (
+    AlreadyExistsError,
+    AtelierError,
+    DeletedError,
+    StorageRefusedError,
+    UnavailableError,
+)
 from atelier.failpoints import failpoint
 from atelier.generation import Generation
 from atelier.generation_store import GenerationStore
@@ -46,12 +52,19 @@ class Intake:
     """The one writer of new generations.
 
     `accepted` is called for each that is QUEUED now, new or not: an earlier submit of the same key
-    may have been made durable without anybody hearing of it.
+    may have been made durable without anybody hearing of it. `unfit` tells before why one can not
+    be: what nobody can take must not become durable.
     """
 
-    def __init__(self, store: GenerationStore, accepted: Callable[[Generation], None]) -> None:
+    def __init__(
+        self,
+        store: GenerationStore,
+        accepted: Callable[[Generation], None],
+        unfit: Callable[[Generation], AtelierError | None] = lambda generation: None,
+    ) -> None:
         self._store = store
         self._accepted = accepted
+        self._unfit = unfit
         self._waiting: list[Waiting] = []
         self._wake = asyncio.Event()
         self.submitting = 0  # that callers wait for to be durable
@@ -74,7 +87,14 @@ class Intake:
         AlreadyExistsError: the request_id was used for another request.
         DeletedError: the request_id stands for a generation that was deleted.
         UnavailableError: the database is away; whether it was stored is unknown, try again.
+        AtelierError: what `unfit` tells.
         """
+        unfit = [self._unfit(one) for one in generations]
+        fit = [one for one, why in zip(generations, unfit, strict=True) if why is None]
+        stands = iter(await self._store_all(fit))
+        return [why or next(stands) for why in unfit]
+
+    async def _store_all(self, generations: Sequence[Generation]) -> list[Generation | Exception]:
         if not generations:
             return []
         together = _Together(

@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from atelier.errors import NotFoundError
 from atelier.generation import Generation, State
 from scheduler.decisions import Bind, Boundary, Decision, Preempt
 from scheduler.journal import Journal
@@ -102,6 +103,12 @@ class Live:
     @property
     def queued(self) -> int:
         return len(self.sched.queues) + len(self._delayed)
+
+    def unfit(self, generation: Generation) -> NotFoundError | None:
+        """Why it cannot be queued. A gateway that was started after us may know another model."""
+        if generation.model in self.sched.models:
+            return None
+        return NotFoundError(f"no model {generation.model} is served here yet", reason="NO_MODEL")
 
     def accepted(self, generation: Generation) -> None:
         """It is QUEUED in the database. Nothing changes where that is known."""

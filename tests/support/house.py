@@ -72,7 +72,7 @@ class House:
         self.dispatch = Dispatch(
             store, self.live, self.lines, self.fleet, self.outcomes, self.recent, clock=clock
         )
-        self.intake = Intake(store, self.live.accepted)
+        self.intake = Intake(store, self.live.accepted, self.live.unfit)
         self.sysmon = Sysmon(
             store,
             self.live,
