@@ -72,7 +72,8 @@ def _listen(loop: asyncio.AbstractEventLoop) -> None:
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         server.bind(address_of(os.getpid()))
         server.listen(1)
-    except (OSError, ValueError, AttributeError) as error:  # no Linux; no standard error
+    # No Linux; no standard error; another container's process of this pid, on one network.
+    except (OSError, RuntimeError, ValueError, AttributeError) as error:
         log.warning("cannot be looked into", reason=str(error))
         return
     threading.Thread(target=_serve, args=(server, loop), name="debug", daemon=True).start()

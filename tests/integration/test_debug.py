@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from atelier import debug
 from atelier.cli.__main__ import app
 from atelier.debug_looks import memory
 from atelier.embedded.processes import start_ticks
@@ -166,3 +167,11 @@ async def test_a_scheduler_can_be_asked(dsn: str, tmp_path: Path) -> None:
 def test_a_look_at_memory_without_tracing_is_a_count() -> None:
     told = memory(0)
     assert "dict" in told and "allocated" not in told
+
+
+def test_what_cannot_be_looked_into_works_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def works() -> int:
+        return 5
+
+    monkeypatch.setattr(sys, "stderr", None)  # as a process that was started without one
+    assert debug.run(works()) == 5
