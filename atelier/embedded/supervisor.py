@@ -36,7 +36,7 @@ LOG_LOOK_SECONDS = 30.0  # between two looks at how large the logs are
 
 FIRST_SECONDS = 0.5
 LONGEST_SECONDS = 30.0
-HEALTHY_SECONDS = 10.0  # who answered for so long is in no crash loop
+FORGIVING_SECONDS = 2.0  # of health make up for one failure
 
 
 class StartError(PartError):
@@ -61,16 +61,17 @@ class Hooks:
 
 @dataclass
 class Backoff:
-    """0.5 s, doubling to 30 s; from the start again after ten seconds of health."""
+    """0.5 s, doubling to 30 s with each failure. Who keeps failing has most of the machine spared;
+    who works in between is soon back: health makes up for failures."""
 
     failures: int = 0
 
     def after(self, ran_seconds: float) -> float:
         """Seconds to wait after a run that lasted `ran_seconds`."""
-        if ran_seconds >= HEALTHY_SECONDS:
-            self.failures = 0
-        delay = min(FIRST_SECONDS * 2.0 ** min(self.failures, 16), LONGEST_SECONDS)
-        self.failures += 1
+        self.failures = max(0, self.failures - int(ran_seconds / FORGIVING_SECONDS))
+        delay = min(FIRST_SECONDS * 2.0**self.failures, LONGEST_SECONDS)
+        if delay < LONGEST_SECONDS:
+            self.failures += 1
         return delay
 
 

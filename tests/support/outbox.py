@@ -21,6 +21,7 @@ from atelier.generation_store import GenerationStore
 from atelier.traces import Traces
 from atelier.webhook_store import StoredWebhook, WebhookStore
 from tests.support.generations import BY, RESULT, generation
+from tests.support.receiver import PATIENCE_SECONDS
 from webhooks.outbox import Outbox
 from webhooks.post import Poster
 from webhooks.worker import Worker
@@ -60,7 +61,9 @@ class Bench:
         with psycopg.connect(self.dsn) as connection:
             connection.execute(statement)  # type: ignore[call-overload]
 
-    async def until(self, true: Callable[[list[Any]], bool], seconds: float = 20.0) -> list[Any]:
+    async def until(
+        self, true: Callable[[list[Any]], bool], seconds: float = PATIENCE_SECONDS
+    ) -> list[Any]:
         async with asyncio.timeout(seconds):
             while not true(rows := self.rows()):  # noqa: ASYNC110 - of another process
                 await asyncio.sleep(0.05)

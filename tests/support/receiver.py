@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+# Longer than a lane's lease, for which deliveries wait where taking it was told to have failed.
+PATIENCE_SECONDS = 60.0
+
 Behave = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -102,7 +105,7 @@ class Receiver:
         await asyncio.gather(*self._calls, return_exceptions=True)
         await self._server.wait_closed()
 
-    async def until(self, count: int, seconds: float = 20.0) -> list[Received]:
+    async def until(self, count: int, seconds: float = PATIENCE_SECONDS) -> list[Received]:
         """The requests, once there are so many."""
         async with asyncio.timeout(seconds), self._news:
             await self._news.wait_for(lambda: len(self.received) >= count)

@@ -208,6 +208,6 @@ def test_the_pause_doubles_to_its_limit(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(supervisor, "FIRST_SECONDS", 0.5)
     backoff = Backoff()
     assert [backoff.after(0.1) for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
-    assert backoff.after(10.0) == 0.5  # ten seconds of health forgive
-    assert backoff.after(9.9) == 1.0
-    assert Backoff(failures=10_000).after(0.0) == 30.0
+    assert backoff.after(4.0) == 8.0  # two of six failures made up for
+    assert backoff.after(10.0) == 0.5
+    assert [backoff.after(2.0) for _ in range(100)] == [0.5] * 100
