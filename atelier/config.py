@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     IPvAnyNetwork,
     SecretStr,
+    field_validator,
     model_validator,
 )
 
@@ -28,6 +29,7 @@ from atelier.config_lines import (
     Settings,
     is_loopback,
 )
+from atelier.plan import Plan, plan_violations
 
 
 def model_repository() -> Path:
@@ -204,6 +206,9 @@ class SchedulerSettings(TraceSettings, PeerSettings):
     postgres_dsn: SecretStr
     model_repository: Path = Field(default_factory=model_repository)
     max_queued: int = 10_000
+    # Of tenants that have no plan of their own (atelier/plan.py), as JSON, such as
+    # {"requests_per_second": 5, "max_unfinished": 200}. What is not in it is not bounded.
+    default_plan: Plan = Plan()
     # Finished generations older than this are dropped, by days, with their request_ids. 0: never.
     retention_days: int = Field(default=30, ge=0)
     # Tenants that have less, as JSON: {"acme": 7}. Theirs go by rows; with their files where the
@@ -214,6 +219,13 @@ class SchedulerSettings(TraceSettings, PeerSettings):
     agent_grace_seconds: float = 8.0
     report_seconds: float = 1.0
     metrics_listen: LoopbackAddress | None = None  # for Prometheus; None: nobody can scrape
+
+    @field_validator("default_plan")
+    @classmethod
+    def _is_a_plan(cls, plan: Plan) -> Plan:
+        if bad := plan_violations(plan, "ATELIER_DEFAULT_PLAN"):
+            raise ValueError("; ".join(f"{one.field}: {one.description}" for one in bad))
+        return plan
 
     @model_validator(mode="after")
     def _peers_are_known(self) -> Self:

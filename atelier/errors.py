@@ -93,6 +93,20 @@ class PermissionDeniedError(AtelierError):
         )
 
 
+class PriorityNotAllowedError(AtelierError):
+    """A class above those of the tenant's plan."""
+
+    code = "PERMISSION_DENIED"
+    reason = "PRIORITY_NOT_ALLOWED"
+
+    def __init__(self, asked: str, highest: str) -> None:
+        super().__init__(
+            f"priority: your plan has none above {highest}; leave it out, or ask an operator for"
+            f" {asked}",
+            metadata={"highest_priority": highest},
+        )
+
+
 class AbortedError(AtelierError):
     """Somebody else changed it meanwhile; read it again, and begin anew."""
 
@@ -112,6 +126,21 @@ class ResourceExhaustedError(AtelierError):
 
     code = "RESOURCE_EXHAUSTED"
     reason = "OVERLOADED"
+
+
+class QuotaExceededError(ResourceExhaustedError):
+    """More than the tenant's plan has; told as QuotaFailure too. The message is for its caller."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(
+        self, tenant: str, quota: str, message: str, *, retry_after_seconds: float
+    ) -> None:
+        super().__init__(
+            message,
+            retry_after_seconds=retry_after_seconds,
+            metadata={"tenant": tenant, "quota": quota},
+        )
 
 
 class UnavailableError(AtelierError):

@@ -187,8 +187,15 @@ class GenerationStore:
         """QUEUED -> RUNNING with a fresh lease_token; None where it was cancelled meanwhile."""
         return _one(await self._run("claim", id=generation_id, device=device))
 
+    # gpu_seconds: that the attempt took of devices.
+
     async def publish(
-        self, generation_id: str, token: int, results: Sequence[Result], provenance: Provenance
+        self,
+        generation_id: str,
+        token: int,
+        results: Sequence[Result],
+        provenance: Provenance,
+        gpu_seconds: float = 0.0,
     ) -> Generation | None:
         """RUNNING -> SUCCEEDED; None where the attempt was lost."""
         return _one(
@@ -198,21 +205,35 @@ class GenerationStore:
                 lease_token=token,
                 results=json.dumps([asdict(r) for r in results]),
                 provenance=json.dumps(asdict(provenance)),
+                gpu_seconds=gpu_seconds,
             )
         )
 
-    async def requeue(self, generation_id: str, token: int, reason: str) -> Generation | None:
+    async def requeue(
+        self, generation_id: str, token: int, reason: str, gpu_seconds: float = 0.0
+    ) -> Generation | None:
         """RUNNING -> QUEUED; None where the attempt was lost, or its cancel was asked for."""
-        detail = json.dumps({"reason": reason})
-        return _one(await self._run("requeue", id=generation_id, lease_token=token, detail=detail))
+        return _one(
+            await self._run(
+                "requeue",
+                id=generation_id,
+                lease_token=token,
+                detail=json.dumps({"reason": reason}),
+                gpu_seconds=gpu_seconds,
+            )
+        )
 
     async def fail(
-        self, generation_id: str, token: int | None, failure: Failure
+        self, generation_id: str, token: int | None, failure: Failure, gpu_seconds: float = 0.0
     ) -> Generation | None:
         """RUNNING (with its token) or QUEUED (without) -> FAILED."""
         return _one(
             await self._run(
-                "fail", id=generation_id, lease_token=token, failure=json.dumps(asdict(failure))
+                "fail",
+                id=generation_id,
+                lease_token=token,
+                failure=json.dumps(asdict(failure)),
+                gpu_seconds=gpu_seconds,
             )
         )
 
@@ -226,9 +247,15 @@ class GenerationStore:
         """QUEUED -> CANCELLED, or the wish recorded of a running one; None where it had ended."""
         return _one(await self._run("request_cancel", tenant=tenant, id=generation_id))
 
-    async def cancel_running(self, generation_id: str, token: int) -> Generation | None:
+    async def cancel_running(
+        self, generation_id: str, token: int, gpu_seconds: float = 0.0
+    ) -> Generation | None:
         """RUNNING -> CANCELLED, once its agent stopped it."""
-        return _one(await self._run("cancel_running", id=generation_id, lease_token=token))
+        return _one(
+            await self._run(
+                "cancel_running", id=generation_id, lease_token=token, gpu_seconds=gpu_seconds
+            )
+        )
 
     async def _run(self, query: str, **arguments: Any) -> list[Generation]:
         return [_generation(row) for row in await self.database.rows(query, **arguments)]

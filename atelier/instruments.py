@@ -151,6 +151,11 @@ REQUEUED = Instrument(
     "Attempts that ended and will be tried again; reason PREEMPTED: for another's sake", _S,
     ("reason",), worry="it grows with a reason other than PREEMPTED",
 )  # fmt: skip
+REFUSALS = Instrument(
+    "atelier.refusals", _C, "{generation}",
+    "Generations not let in; quota: of a plan, where it was one", _S, ("reason", "quota"),
+    worry="QUEUE_FULL grows",
+)  # fmt: skip
 PREEMPTIONS = Instrument(
     "atelier.preemptions", _C, "{decision}", "Decisions to take a generation off its device", _S,
     ("priority",),

@@ -23,7 +23,8 @@ MAX_VIOLATIONS_BYTES = 2_500
 
 
 def to_status(error: AtelierError) -> status_pb2.Status:
-    """The error as google.rpc.Status: ErrorInfo always, BadRequest and RetryInfo where they fit."""
+    """The error as google.rpc.Status: ErrorInfo always; BadRequest, QuotaFailure and RetryInfo
+    where they fit."""
     details: list[any_pb2.Any] = [
         _pack(
             error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
@@ -35,6 +36,12 @@ def to_status(error: AtelierError) -> status_pb2.Status:
                 error_details_pb2.BadRequest(field_violations=_field_violations(error.violations))
             )
         )
+    if error.code == "RESOURCE_EXHAUSTED" and "quota" in error.metadata:
+        subject = f"tenant:{error.metadata.get('tenant', '')}"
+        over = error_details_pb2.QuotaFailure.Violation(
+            subject=subject, description=f"{error.metadata['quota']}: {error.message}"
+        )
+        details.append(_pack(error_details_pb2.QuotaFailure(violations=[over])))
     if error.retry_after_seconds is not None:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))

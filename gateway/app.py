@@ -26,6 +26,10 @@ from atelier.v1 import (
     model_pb2_grpc,
     preset_pb2,
     preset_pb2_grpc,
+    tenant_pb2,
+    tenant_pb2_grpc,
+    usage_pb2,
+    usage_pb2_grpc,
     webhook_pb2,
     webhook_pb2_grpc,
 )
@@ -41,6 +45,7 @@ from gateway.operator_keys import OperatorKeys
 from gateway.preset_servicer import PresetServicer
 from gateway.results import Results
 from gateway.scheduler_client import SchedulerClient
+from gateway.tenant_servicer import TenantServicer, UsageServicer
 from gateway.webhook_servicer import WebhookServicer
 
 # Two pictures and all the rest. Past it gRPC itself answers RESOURCE_EXHAUSTED.
@@ -90,6 +95,8 @@ async def run(settings: GatewaySettings) -> None:
                 WebhookServicer(scheduler, egress), server
             )
             fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetServicer(scheduler), server)
+            tenant_pb2_grpc.add_TenantServiceServicer_to_server(TenantServicer(scheduler), server)
+            usage_pb2_grpc.add_UsageServiceServicer_to_server(UsageServicer(scheduler), server)
             access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(scheduler), server)
 
         services = [
@@ -99,6 +106,8 @@ async def run(settings: GatewaySettings) -> None:
             webhook_pb2.DESCRIPTOR.services_by_name["WebhookService"],
             fleet_pb2.DESCRIPTOR.services_by_name["FleetService"],
             access_pb2.DESCRIPTOR.services_by_name["AccessService"],
+            tenant_pb2.DESCRIPTOR.services_by_name["TenantService"],
+            usage_pb2.DESCRIPTOR.services_by_name["UsageService"],
         ]
         await stack.enter_async_context(
             serving(

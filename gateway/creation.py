@@ -64,7 +64,7 @@ class Creation:
         made = await self._make(request, presets, context, path)
         if isinstance(made, pb.Generation):
             return made
-        return await self._scheduler.submit(_submit(made, trace_parent(context)))
+        return await self._scheduler.submit(_submit(made, request, trace_parent(context)))
 
     async def several(
         self, requests: Sequence[pb.CreateGenerationRequest], context: Context
@@ -83,7 +83,7 @@ class Creation:
             await asyncio.sleep(0)
             for number, one in enumerate(made, first):
                 if isinstance(one, Generation):
-                    submits[number] = _submit(one, span)
+                    submits[number] = _submit(one, requests[number], span)
                 elif isinstance(one, pb.Generation):
                     answers[number].generation.CopyFrom(one)
                 else:
@@ -162,11 +162,14 @@ class Creation:
         )
 
 
-def _submit(made: Generation, span: str) -> scheduler_pb2.SubmitGenerationRequest:
+def _submit(
+    made: Generation, request: pb.CreateGenerationRequest, span: str
+) -> scheduler_pb2.SubmitGenerationRequest:
     return scheduler_pb2.SubmitGenerationRequest(
         generation=generation_to(made),
         request_hash=made.request_hash,
         trace_parent=span,
+        names_no_priority=request.priority == pb.PRIORITY_UNSPECIFIED,
     )
 
 

@@ -20,6 +20,7 @@ from atelier.v1 import (
     generation_pb2,
     preset_store_pb2_grpc,
     scheduler_pb2_grpc,
+    tenant_store_pb2_grpc,
     webhook_store_pb2_grpc,
 )
 from atelier.v1 import scheduler_pb2 as pb
@@ -49,6 +50,7 @@ class SchedulerClient:
         self._stub = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
         self.fleet = fleet_pb2_grpc.FleetServiceStub(self._channel)
         self.presets = preset_store_pb2_grpc.PresetStoreServiceStub(self._channel)
+        self.tenants = tenant_store_pb2_grpc.TenantStoreServiceStub(self._channel)
         self.access = access_store_pb2_grpc.AccessStoreServiceStub(self._channel)
         self.webhooks = webhook_store_pb2_grpc.WebhookStoreServiceStub(self._channel)
         self._limit = call_timeout_seconds

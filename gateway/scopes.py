@@ -54,6 +54,10 @@ _BY_SERVICE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "atelier.v1.AccessService": {
         "admin": ("CreateKey", "ListKeys", "RevokeKey", "RotateKey"),
     },
+    "atelier.v1.TenantService": {
+        "admin": ("SetTenant", "UnsetTenant", "GetTenant", "ListTenants"),
+    },
+    "atelier.v1.UsageService": {"read": ("GetUsage",)},
     # What balancers ask without a key, and what describes the service to whoever may read.
     "grpc.health.v1.Health": {EVERYBODY: ("Check", "Watch")},
     "grpc.reflection.v1alpha.ServerReflection": {"read": ("ServerReflectionInfo",)},

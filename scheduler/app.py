@@ -24,6 +24,7 @@ from atelier.order_store import OrderStore
 from atelier.preset_store import PresetStore
 from atelier.service import STOP_GRACE_SECONDS, serving, tasks, unless_stopped
 from atelier.stores import Stores
+from atelier.tenant_store import TenantStore
 from atelier.tls import peers_of
 from atelier.traces import sending
 from atelier.v1 import (
@@ -37,11 +38,14 @@ from atelier.v1 import (
     preset_store_pb2_grpc,
     scheduler_pb2,
     scheduler_pb2_grpc,
+    tenant_store_pb2,
+    tenant_store_pb2_grpc,
     webhook_store_pb2,
     webhook_store_pb2_grpc,
 )
 from atelier.webhook_store import WebhookStore
 from scheduler.access_servicer import AccessServicer
+from scheduler.admission import Admission
 from scheduler.agent_servicer import AgentServicer
 from scheduler.background import Background
 from scheduler.care import Care
@@ -72,6 +76,8 @@ from scheduler.standings import Standings
 from scheduler.story import Stories
 from scheduler.sysmon import Sysmon
 from scheduler.tenant_retention import TenantRetention
+from scheduler.tenant_servicer import TenantServicer
+from scheduler.tenants import Tenants
 from scheduler.webhook_servicer import WebhookServicer
 
 log = structlog.get_logger()
@@ -118,8 +124,8 @@ async def _run(settings: SchedulerSettings) -> None:
         files = Stores.from_settings(settings.object_store) if settings.object_store else None
         if files:
             stack.callback(files.close)
-        tenants = TenantRetention(store, files, settings.tenant_retention_days)
-        history = History(store.database, settings.retention_days, tenants)
+        past = TenantRetention(store, files, settings.tenant_retention_days)
+        history = History(store.database, settings.retention_days, past)
         await history.make_days()
         background = Background()
         stack.push_async_callback(background.close)
@@ -149,6 +155,9 @@ async def _run(settings: SchedulerSettings) -> None:
             grace_seconds=settings.agent_grace_seconds,
             clock=clock,
         )
+        admission = Admission(live, intake, settings.max_queued, meter)
+        tenants = Tenants(TenantStore(store.database), live, settings.default_plan)
+        await tenants.take_up()
         orders = Orders(OrderStore(store.database), live, background)
         await orders.take_up()
         await _take_up(store, live, catalog)
@@ -165,6 +174,7 @@ async def _run(settings: SchedulerSettings) -> None:
                 sysmon=sysmon.run(),
                 care=care.run(),
                 history=history.run(),
+                tenants=tenants.run(),
                 collector=collect(quiet=lambda: not live.queued),
                 pauses=Pauses(meter).run(),
                 standings=standings.run(),
@@ -173,17 +183,17 @@ async def _run(settings: SchedulerSettings) -> None:
         generations = SchedulerServicer(
             store,
             live,
-            intake,
+            admission,
             dispatch,
             outcomes,
             background,
-            max_queued=settings.max_queued,
         )
         view = FleetView(live, fleet, _wall)
         watch = FleetWatch(view, recent, epoch=epoch, clock=clock)
         lives = Lives(store.database, live.journal, view, epoch=epoch, wall=_wall)
         operators = FleetServicer(live, view, watch, recent, orders, background, lives)
         presets = PresetServicer(PresetStore(store.database))
+        plans = TenantServicer(tenants)
         access = AccessServicer(KeyStore(store.database))
         webhooks = WebhookServicer(WebhookStore(store.database))
         certificates = peers_of(settings)
@@ -197,6 +207,7 @@ async def _run(settings: SchedulerSettings) -> None:
             fleet_pb2_grpc.add_FleetServiceServicer_to_server(operators, server)
             preset_store_pb2_grpc.add_PresetStoreServiceServicer_to_server(presets, server)
             access_store_pb2_grpc.add_AccessStoreServiceServicer_to_server(access, server)
+            tenant_store_pb2_grpc.add_TenantStoreServiceServicer_to_server(plans, server)
             webhook_store_pb2_grpc.add_WebhookStoreServiceServicer_to_server(webhooks, server)
             agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
 
@@ -205,6 +216,7 @@ async def _run(settings: SchedulerSettings) -> None:
             fleet_pb2.DESCRIPTOR.services_by_name["FleetService"],
             preset_store_pb2.DESCRIPTOR.services_by_name["PresetStoreService"],
             access_store_pb2.DESCRIPTOR.services_by_name["AccessStoreService"],
+            tenant_store_pb2.DESCRIPTOR.services_by_name["TenantStoreService"],
             webhook_store_pb2.DESCRIPTOR.services_by_name["WebhookStoreService"],
             agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
         ]

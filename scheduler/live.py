@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from atelier.errors import NotFoundError
 from atelier.generation import Generation, State
 from scheduler.decisions import Bind, Boundary, Decision, Preempt
+from scheduler.device_time import DeviceTime
 from scheduler.journal import Journal
+from scheduler.limits import Limits
 from scheduler.runqueue import Ticket, objective
 from scheduler.sched import Sched
 from scheduler.watchers import Watchers
@@ -38,6 +40,8 @@ class Live:
         self.claiming: set[str] = set()  # bound; the database is asked
         self.lost: set[tuple[str, int]] = set()  # (id, lease_token) about to be given to others
         self.wake = asyncio.Event()
+        self.limits = Limits()
+        self._device_time = DeviceTime()
         self._clock = clock
         self._wall = wall
         self._decisions: list[Decision] = []
@@ -98,6 +102,7 @@ class Live:
         """A device is gone from the core, and what it ran with it: the database says what now."""
         for ticket in self.sched.device_down(device_id):
             self.sched.finished(ticket)
+            self._off_device(ticket.id)
         self.wake.set()
 
     @property
@@ -123,6 +128,13 @@ class Live:
         """It is RUNNING in the database, by this attempt."""
         self.claiming.discard(generation.id)
         self.running[generation.id] = generation
+        self._device_time.joined(
+            generation.id,
+            generation.device,
+            generation.spec.count,
+            self._clock(),
+            devices=self.sched.models[generation.model].gang,
+        )
         self.watchers.publish(generation)
 
     def requeued(
@@ -152,6 +164,16 @@ class Live:
     def released(self, generation_id: str) -> None:
         """It needs its device no more, though it still runs (it is being uploaded)."""
         self._drop(generation_id)
+
+    def gpu_seconds(self, generation_id: str, lease_token: int) -> float:
+        """That an attempt took so far; 0 where it is not the current one."""
+        if not self.holds(generation_id, lease_token):
+            return 0.0
+        return self._device_time.used(generation_id, self._clock())
+
+    def spent(self, tenant: str, gpu_seconds: float) -> None:
+        """The database agreed that an attempt of the tenant's took so much."""
+        self.limits.spent(tenant, gpu_seconds, self._clock())
 
     def holds(self, generation_id: str, lease_token: int) -> Generation | None:
         """The running generation, if this is its current attempt."""
@@ -232,6 +254,13 @@ class Live:
         if ticket := self.sched.books.bound.get(generation_id):
             self.sched.finished(ticket)
             self.did([Boundary(ticket.device)])
+        self._off_device(generation_id)
+
+    def _off_device(self, generation_id: str) -> None:
+        """What it used is known until its attempt's end was told."""
+        self._device_time.left(generation_id, self._clock())
+        if generation_id not in self.running:
+            self._device_time.forget(generation_id, self._clock())
 
     def _release(self, generation_id: str, *, drop: bool = True) -> None:
         self.running.pop(generation_id, None)

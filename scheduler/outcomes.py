@@ -97,12 +97,16 @@ class Outcomes:
         its agent tells; 0 where it does not."""
         if self._live.holds(generation_id, token):
             self._live.journal.published(generation_id, encode_seconds)
+        used = self._live.gpu_seconds(generation_id, token)
         try:
-            row = await persist(lambda: self._store.publish(generation_id, token, results, by))
+            row = await persist(
+                lambda: self._store.publish(generation_id, token, results, by, used)
+            )
             failpoint("complete_committed")
         except StorageRefusedError:
             await self.failed(generation_id, token, REFUSED, retryable=False)
             return False
+        self._spent(row, used)
         row = row or await persist(lambda: self._store.look(generation_id))
         await self._follow(generation_id, token, row)
         keys = [result.object_key for result in results]
@@ -117,7 +121,9 @@ class Outcomes:
 
     async def cancelled(self, generation_id: str, token: int) -> bool:
         """Its agent stopped it. Where no cancel was asked for, it is tried again."""
-        row = await persist(lambda: self._store.cancel_running(generation_id, token))
+        used = self._live.gpu_seconds(generation_id, token)
+        row = await persist(lambda: self._store.cancel_running(generation_id, token, used))
+        self._spent(row, used)
         if row is None:
             row = await persist(lambda: self._store.look(generation_id))
             if row and row.lease_token == token:
@@ -154,7 +160,11 @@ class Outcomes:
             delay = min(RETRY_SECONDS * 2**attempt, LONGEST_RETRY_SECONDS)
             delay = 0.0 if failure.reason in (LOST, DEVICE) else delay
             return await self._requeue(generation_id, token, failure.reason, delay, before)
-        row = await persist(lambda: self._store.fail(generation_id, token, failure), before=before)
+        used = self._live.gpu_seconds(generation_id, token)
+        row = await persist(
+            lambda: self._store.fail(generation_id, token, failure, used), before=before
+        )
+        self._spent(row, used)
         found = row or await persist(lambda: self._store.look(generation_id))
         await self._follow(generation_id, token, found)
         if row is None:
@@ -253,9 +263,11 @@ class Outcomes:
         steps_done: int = 0,
     ) -> bool:
         """Back to the queue; CANCELLED where its caller no longer wants it."""
+        used = self._live.gpu_seconds(generation_id, token)
         row = await persist(
-            lambda: self._store.requeue(generation_id, token, reason), before=before
+            lambda: self._store.requeue(generation_id, token, reason, used), before=before
         )
+        self._spent(row, used)
         failpoint("requeue_committed")
         if row is None:
             return await self.cancelled(generation_id, token)
@@ -267,6 +279,11 @@ class Outcomes:
         else:
             self._live.accepted(row)
         return True
+
+    def _spent(self, row: Generation | None, gpu_seconds: float) -> None:
+        """What was written counts for its tenant; a refused write counts nowhere."""
+        if row is not None:
+            self._live.spent(row.tenant, gpu_seconds)
 
     async def _follow(self, generation_id: str, token: int, row: Generation | None) -> None:
         """The attempt is over for its agent; memory follows the row."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import TypeAlias
 
 import grpc
@@ -11,19 +11,19 @@ import grpc
 from atelier.errors import (
     FailedPreconditionError,
     NotFoundError,
-    ResourceExhaustedError,
     UnavailableError,
 )
 from atelier.generation import Generation, State
 from atelier.generation_store import GenerationStore
 from atelier.rpc import shown_error
 from atelier.status import to_status
-from atelier.translate import generation_from, optional_time_from, state_from
+from atelier.translate import optional_time_from, priority_to, state_from
 from atelier.v1 import scheduler_pb2 as pb
 from atelier.v1 import scheduler_pb2_grpc as pb_grpc
+from scheduler.admission import Admission
 from scheduler.background import Background
 from scheduler.dispatch import Dispatch
-from scheduler.intake import Intake, of_request
+from scheduler.intake import of_request
 from scheduler.live import Live
 from scheduler.outcomes import Outcomes
 from scheduler.present import queued_to, view_to
@@ -39,25 +39,22 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         self,
         store: GenerationStore,
         live: Live,
-        intake: Intake,
+        admission: Admission,
         dispatch: Dispatch,
         outcomes: Outcomes,
         background: Background,
-        *,
-        max_queued: int,
     ) -> None:
         self._store = store
         self._live = live
-        self._intake = intake
+        self._admission = admission
         self._dispatch = dispatch
         self._outcomes = outcomes
         self._background = background
-        self._max_queued = max_queued
 
     async def SubmitGeneration(
         self, request: pb.SubmitGenerationRequest, context: Context
     ) -> pb.SubmitGenerationResponse:
-        (stands,) = await self._accept([request])
+        (stands,) = await self._admission.accept([request])
         if isinstance(stands, Exception):
             raise stands
         return pb.SubmitGenerationResponse(generation=view_to(self._view(stands), self._live))
@@ -65,7 +62,7 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
     async def SubmitGenerations(
         self, request: pb.SubmitGenerationsRequest, context: Context
     ) -> pb.SubmitGenerationsResponse:
-        answers = await self._accept(request.submits)
+        answers = await self._admission.accept(request.submits)
         return pb.SubmitGenerationsResponse(
             answers=[
                 self._answer(submit, answer, brief=request.brief)
@@ -144,48 +141,6 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
         finally:
             self._live.watchers.unsubscribe(request.id, changed)
 
-    async def _accept(
-        self, submits: Sequence[pb.SubmitGenerationRequest]
-    ) -> list[Generation | Exception]:
-        """What every submit goes through; for each what stands for it, or why nothing does."""
-        answers: list[Generation | Exception] = []
-        taken: dict[int, Generation] = {}  # by their places
-        over: dict[int, Generation] = {}  # that no other may wait beside
-        for place, submit in enumerate(submits):
-            try:
-                generation = generation_from(
-                    submit.generation, submit.request_hash, submit.trace_parent
-                )
-                (taken if self._has_room(len(taken)) else over)[place] = generation
-                answers.append(generation)
-            except Exception as error:
-                answers.append(error)
-        for place, stands in zip(
-            taken, await self._intake.submit_all([*taken.values()]), strict=True
-        ):
-            answers[place] = stands
-        if over:
-            for place, earlier in zip(over, await self._earlier([*over.values()]), strict=True):
-                answers[place] = earlier
-        return answers
-
-    def _has_room(self, more: int) -> bool:
-        """Whether another may wait, beside `more` of the same message."""
-        return self._live.queued + self._intake.submitting + more < self._max_queued
-
-    async def _earlier(self, generations: Sequence[Generation]) -> list[Generation | Exception]:
-        """What stands for those that were accepted before; the others are refused."""
-        try:
-            stands = await self._intake.earlier(generations)
-        except UnavailableError as error:
-            return [error] * len(generations)
-        full = ResourceExhaustedError(
-            f"{self._max_queued} generations wait already; try again later",
-            reason="QUEUE_FULL",
-            retry_after_seconds=5.0,
-        )
-        return [stands.get(generation.id, full) for generation in generations]
-
     def _answer(
         self,
         submit: pb.SubmitGenerationRequest,
@@ -198,8 +153,9 @@ class SchedulerServicer(pb_grpc.SchedulerServiceServicer):
             error = to_status(shown_error(accepted, "SubmitGenerations"))
             return pb.SubmitGenerationsAnswer(error=error)
         view = self._view(accepted)
-        is_new = accepted.id == submit.generation.id
-        if brief and is_new and view.generation.state is State.QUEUED:
+        sent = submit.generation
+        as_sent = accepted.id == sent.id and priority_to(accepted.priority) == sent.priority
+        if brief and as_sent and view.generation.state is State.QUEUED:
             return pb.SubmitGenerationsAnswer(queued=queued_to(view, self._live))
         return pb.SubmitGenerationsAnswer(generation=view_to(view, self._live))
 

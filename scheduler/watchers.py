@@ -7,7 +7,7 @@ never the last.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
 from atelier.generation import Generation, State
@@ -55,6 +55,8 @@ class Watchers:
         self._journal = journal
         self._views: dict[str, View] = {}
         self._changed: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self.waiting: Counter[str] = Counter()  # generations of each tenant
+        self.unfinished: Counter[str] = Counter()  # with those that run
         self.ending = False  # whoever watches is to turn to the next scheduler
 
     def __len__(self) -> int:
@@ -74,7 +76,10 @@ class Watchers:
 
     def publish(self, generation: Generation, progress: Progress | None = None) -> None:
         """The generation changed. Final ones are told to who watches, then forgotten."""
+        if before := self._views.get(generation.id):
+            self._count(before.generation, -1)
         self._views[generation.id] = View(generation, progress)
+        self._count(generation, 1)
         if self._journal:
             self._journal.stood(generation)
         self.heard.stood(generation)
@@ -123,6 +128,17 @@ class Watchers:
         self.ending = True
         for generation_id in self._changed:
             self._tell(generation_id)
+
+    def _count(self, generation: Generation, by: int) -> None:
+        tenant, state = generation.tenant, generation.state
+        for counts, there in (
+            (self.waiting, state is State.QUEUED),
+            (self.unfinished, not state.final),
+        ):
+            if there:
+                counts[tenant] += by
+                if not counts[tenant]:
+                    del counts[tenant]
 
     def _tell(self, generation_id: str) -> None:
         for event in self._changed.get(generation_id, ()):

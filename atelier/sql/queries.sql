@@ -109,6 +109,7 @@ SELECT * FROM moved
 WITH moved AS (
     UPDATE generations SET
         state = 'SUCCEEDED', lease_token = NULL, finish_time = clock_timestamp(),
+        gpu_seconds = gpu_seconds + %(gpu_seconds)s::double precision,
         results = %(results)s::jsonb, provenance = %(provenance)s::jsonb
     WHERE id = %(id)s AND lease_token = %(lease_token)s AND {fence} AND state IN ({sources})
     RETURNING *
@@ -120,7 +121,9 @@ SELECT * FROM moved
 
 -- name: requeue
 WITH moved AS (
-    UPDATE generations SET state = 'QUEUED', lease_token = NULL
+    UPDATE generations SET
+        state = 'QUEUED', lease_token = NULL,
+        gpu_seconds = gpu_seconds + %(gpu_seconds)s::double precision
     WHERE id = %(id)s AND lease_token = %(lease_token)s AND {fence} AND state IN ({sources})
       AND NOT cancel_requested
     RETURNING *
@@ -135,6 +138,7 @@ SELECT * FROM moved
 WITH moved AS (
     UPDATE generations SET
         state = 'FAILED', lease_token = NULL, finish_time = clock_timestamp(),
+        gpu_seconds = gpu_seconds + %(gpu_seconds)s::double precision,
         failure = %(failure)s::jsonb
     WHERE id = %(id)s AND lease_token IS NOT DISTINCT FROM %(lease_token)s
       AND {fence} AND state IN ({sources})
@@ -177,7 +181,8 @@ SELECT * FROM moved
 -- name: cancel_running
 WITH moved AS (
     UPDATE generations SET
-        state = 'CANCELLED', lease_token = NULL, finish_time = clock_timestamp()
+        state = 'CANCELLED', lease_token = NULL, finish_time = clock_timestamp(),
+        gpu_seconds = gpu_seconds + %(gpu_seconds)s::double precision
     WHERE id = %(id)s AND lease_token = %(lease_token)s AND {fence} AND state IN ({sources})
       AND cancel_requested
     RETURNING *

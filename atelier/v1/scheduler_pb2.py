@@ -26,47 +26,47 @@ from atelier.v1 import generation_pb2 as atelier_dot_v1_dot_generation__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61telier/v1/scheduler.proto\x12\natelier.v1\x1a\x1b\x61telier/v1/generation.proto\x1a\x17google/rpc/status.proto\"q\n\x17SubmitGenerationRequest\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\x12\x14\n\x0crequest_hash\x18\x02 \x01(\x0c\x12\x14\n\x0ctrace_parent\x18\x03 \x01(\t\"F\n\x18SubmitGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"_\n\x18SubmitGenerationsRequest\x12\x34\n\x07submits\x18\x01 \x03(\x0b\x32#.atelier.v1.SubmitGenerationRequest\x12\r\n\x05\x62rief\x18\x02 \x01(\x08\"\x9e\x01\n\x17SubmitGenerationsAnswer\x12,\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.GenerationH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12&\n\x06queued\x18\x03 \x01(\x0b\x32\x14.atelier.v1.ProgressH\x00\x42\x08\n\x06\x61nswer\"Q\n\x19SubmitGenerationsResponse\x12\x34\n\x07\x61nswers\x18\x01 \x03(\x0b\x32#.atelier.v1.SubmitGenerationsAnswer\"Q\n\x15\x46indSubmissionRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0crequest_hash\x18\x03 \x01(\x0c\"D\n\x16\x46indSubmissionResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"3\n\x15ReadGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"D\n\x16ReadGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"x\n\x16ScanGenerationsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12,\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1c.atelier.v1.GenerationFilter\x12\x11\n\tbefore_id\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\"F\n\x17ScanGenerationsResponse\x12+\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x16.atelier.v1.Generation\"3\n\x15StopGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"D\n\x16StopGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"4\n\x16\x45raseGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\x19\n\x17\x45raseGenerationResponse\"5\n\x17\x46ollowGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"F\n\x18\x46ollowGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation2\xf7\x05\n\x10SchedulerService\x12]\n\x10SubmitGeneration\x12#.atelier.v1.SubmitGenerationRequest\x1a$.atelier.v1.SubmitGenerationResponse\x12`\n\x11SubmitGenerations\x12$.atelier.v1.SubmitGenerationsRequest\x1a%.atelier.v1.SubmitGenerationsResponse\x12W\n\x0e\x46indSubmission\x12!.atelier.v1.FindSubmissionRequest\x1a\".atelier.v1.FindSubmissionResponse\x12W\n\x0eReadGeneration\x12!.atelier.v1.ReadGenerationRequest\x1a\".atelier.v1.ReadGenerationResponse\x12Z\n\x0fScanGenerations\x12\".atelier.v1.ScanGenerationsRequest\x1a#.atelier.v1.ScanGenerationsResponse\x12W\n\x0eStopGeneration\x12!.atelier.v1.StopGenerationRequest\x1a\".atelier.v1.StopGenerationResponse\x12Z\n\x0f\x45raseGeneration\x12\".atelier.v1.EraseGenerationRequest\x1a#.atelier.v1.EraseGenerationResponse\x12_\n\x10\x46ollowGeneration\x12#.atelier.v1.FollowGenerationRequest\x1a$.atelier.v1.FollowGenerationResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61telier/v1/scheduler.proto\x12\natelier.v1\x1a\x1b\x61telier/v1/generation.proto\x1a\x17google/rpc/status.proto\"\x8c\x01\n\x17SubmitGenerationRequest\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\x12\x14\n\x0crequest_hash\x18\x02 \x01(\x0c\x12\x14\n\x0ctrace_parent\x18\x03 \x01(\t\x12\x19\n\x11names_no_priority\x18\x04 \x01(\x08\"F\n\x18SubmitGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"_\n\x18SubmitGenerationsRequest\x12\x34\n\x07submits\x18\x01 \x03(\x0b\x32#.atelier.v1.SubmitGenerationRequest\x12\r\n\x05\x62rief\x18\x02 \x01(\x08\"\x9e\x01\n\x17SubmitGenerationsAnswer\x12,\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.GenerationH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12&\n\x06queued\x18\x03 \x01(\x0b\x32\x14.atelier.v1.ProgressH\x00\x42\x08\n\x06\x61nswer\"Q\n\x19SubmitGenerationsResponse\x12\x34\n\x07\x61nswers\x18\x01 \x03(\x0b\x32#.atelier.v1.SubmitGenerationsAnswer\"Q\n\x15\x46indSubmissionRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0crequest_hash\x18\x03 \x01(\x0c\"D\n\x16\x46indSubmissionResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"3\n\x15ReadGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"D\n\x16ReadGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"x\n\x16ScanGenerationsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12,\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1c.atelier.v1.GenerationFilter\x12\x11\n\tbefore_id\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\"F\n\x17ScanGenerationsResponse\x12+\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x16.atelier.v1.Generation\"3\n\x15StopGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"D\n\x16StopGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation\"4\n\x16\x45raseGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\x19\n\x17\x45raseGenerationResponse\"5\n\x17\x46ollowGenerationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"F\n\x18\x46ollowGenerationResponse\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.atelier.v1.Generation2\xf7\x05\n\x10SchedulerService\x12]\n\x10SubmitGeneration\x12#.atelier.v1.SubmitGenerationRequest\x1a$.atelier.v1.SubmitGenerationResponse\x12`\n\x11SubmitGenerations\x12$.atelier.v1.SubmitGenerationsRequest\x1a%.atelier.v1.SubmitGenerationsResponse\x12W\n\x0e\x46indSubmission\x12!.atelier.v1.FindSubmissionRequest\x1a\".atelier.v1.FindSubmissionResponse\x12W\n\x0eReadGeneration\x12!.atelier.v1.ReadGenerationRequest\x1a\".atelier.v1.ReadGenerationResponse\x12Z\n\x0fScanGenerations\x12\".atelier.v1.ScanGenerationsRequest\x1a#.atelier.v1.ScanGenerationsResponse\x12W\n\x0eStopGeneration\x12!.atelier.v1.StopGenerationRequest\x1a\".atelier.v1.StopGenerationResponse\x12Z\n\x0f\x45raseGeneration\x12\".atelier.v1.EraseGenerationRequest\x1a#.atelier.v1.EraseGenerationResponse\x12_\n\x10\x46ollowGeneration\x12#.atelier.v1.FollowGenerationRequest\x1a$.atelier.v1.FollowGenerationResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'atelier.v1.scheduler_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUBMITGENERATIONREQUEST']._serialized_start=96
-  _globals['_SUBMITGENERATIONREQUEST']._serialized_end=209
-  _globals['_SUBMITGENERATIONRESPONSE']._serialized_start=211
-  _globals['_SUBMITGENERATIONRESPONSE']._serialized_end=281
-  _globals['_SUBMITGENERATIONSREQUEST']._serialized_start=283
-  _globals['_SUBMITGENERATIONSREQUEST']._serialized_end=378
-  _globals['_SUBMITGENERATIONSANSWER']._serialized_start=381
-  _globals['_SUBMITGENERATIONSANSWER']._serialized_end=539
-  _globals['_SUBMITGENERATIONSRESPONSE']._serialized_start=541
-  _globals['_SUBMITGENERATIONSRESPONSE']._serialized_end=622
-  _globals['_FINDSUBMISSIONREQUEST']._serialized_start=624
-  _globals['_FINDSUBMISSIONREQUEST']._serialized_end=705
-  _globals['_FINDSUBMISSIONRESPONSE']._serialized_start=707
-  _globals['_FINDSUBMISSIONRESPONSE']._serialized_end=775
-  _globals['_READGENERATIONREQUEST']._serialized_start=777
-  _globals['_READGENERATIONREQUEST']._serialized_end=828
-  _globals['_READGENERATIONRESPONSE']._serialized_start=830
-  _globals['_READGENERATIONRESPONSE']._serialized_end=898
-  _globals['_SCANGENERATIONSREQUEST']._serialized_start=900
-  _globals['_SCANGENERATIONSREQUEST']._serialized_end=1020
-  _globals['_SCANGENERATIONSRESPONSE']._serialized_start=1022
-  _globals['_SCANGENERATIONSRESPONSE']._serialized_end=1092
-  _globals['_STOPGENERATIONREQUEST']._serialized_start=1094
-  _globals['_STOPGENERATIONREQUEST']._serialized_end=1145
-  _globals['_STOPGENERATIONRESPONSE']._serialized_start=1147
-  _globals['_STOPGENERATIONRESPONSE']._serialized_end=1215
-  _globals['_ERASEGENERATIONREQUEST']._serialized_start=1217
-  _globals['_ERASEGENERATIONREQUEST']._serialized_end=1269
-  _globals['_ERASEGENERATIONRESPONSE']._serialized_start=1271
-  _globals['_ERASEGENERATIONRESPONSE']._serialized_end=1296
-  _globals['_FOLLOWGENERATIONREQUEST']._serialized_start=1298
-  _globals['_FOLLOWGENERATIONREQUEST']._serialized_end=1351
-  _globals['_FOLLOWGENERATIONRESPONSE']._serialized_start=1353
-  _globals['_FOLLOWGENERATIONRESPONSE']._serialized_end=1423
-  _globals['_SCHEDULERSERVICE']._serialized_start=1426
-  _globals['_SCHEDULERSERVICE']._serialized_end=2185
+  _globals['_SUBMITGENERATIONREQUEST']._serialized_start=97
+  _globals['_SUBMITGENERATIONREQUEST']._serialized_end=237
+  _globals['_SUBMITGENERATIONRESPONSE']._serialized_start=239
+  _globals['_SUBMITGENERATIONRESPONSE']._serialized_end=309
+  _globals['_SUBMITGENERATIONSREQUEST']._serialized_start=311
+  _globals['_SUBMITGENERATIONSREQUEST']._serialized_end=406
+  _globals['_SUBMITGENERATIONSANSWER']._serialized_start=409
+  _globals['_SUBMITGENERATIONSANSWER']._serialized_end=567
+  _globals['_SUBMITGENERATIONSRESPONSE']._serialized_start=569
+  _globals['_SUBMITGENERATIONSRESPONSE']._serialized_end=650
+  _globals['_FINDSUBMISSIONREQUEST']._serialized_start=652
+  _globals['_FINDSUBMISSIONREQUEST']._serialized_end=733
+  _globals['_FINDSUBMISSIONRESPONSE']._serialized_start=735
+  _globals['_FINDSUBMISSIONRESPONSE']._serialized_end=803
+  _globals['_READGENERATIONREQUEST']._serialized_start=805
+  _globals['_READGENERATIONREQUEST']._serialized_end=856
+  _globals['_READGENERATIONRESPONSE']._serialized_start=858
+  _globals['_READGENERATIONRESPONSE']._serialized_end=926
+  _globals['_SCANGENERATIONSREQUEST']._serialized_start=928
+  _globals['_SCANGENERATIONSREQUEST']._serialized_end=1048
+  _globals['_SCANGENERATIONSRESPONSE']._serialized_start=1050
+  _globals['_SCANGENERATIONSRESPONSE']._serialized_end=1120
+  _globals['_STOPGENERATIONREQUEST']._serialized_start=1122
+  _globals['_STOPGENERATIONREQUEST']._serialized_end=1173
+  _globals['_STOPGENERATIONRESPONSE']._serialized_start=1175
+  _globals['_STOPGENERATIONRESPONSE']._serialized_end=1243
+  _globals['_ERASEGENERATIONREQUEST']._serialized_start=1245
+  _globals['_ERASEGENERATIONREQUEST']._serialized_end=1297
+  _globals['_ERASEGENERATIONRESPONSE']._serialized_start=1299
+  _globals['_ERASEGENERATIONRESPONSE']._serialized_end=1324
+  _globals['_FOLLOWGENERATIONREQUEST']._serialized_start=1326
+  _globals['_FOLLOWGENERATIONREQUEST']._serialized_end=1379
+  _globals['_FOLLOWGENERATIONRESPONSE']._serialized_start=1381
+  _globals['_FOLLOWGENERATIONRESPONSE']._serialized_end=1451
+  _globals['_SCHEDULERSERVICE']._serialized_start=1454
+  _globals['_SCHEDULERSERVICE']._serialized_end=2213
 # @@protoc_insertion_point(module_scope)

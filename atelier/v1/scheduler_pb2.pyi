@@ -29,10 +29,13 @@ class SubmitGenerationRequest(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     REQUEST_HASH_FIELD_NUMBER: _builtins.int
     TRACE_PARENT_FIELD_NUMBER: _builtins.int
+    NAMES_NO_PRIORITY_FIELD_NUMBER: _builtins.int
     request_hash: _builtins.bytes
     """Hash of the caller's request, which tells a retry from another request of the same key."""
     trace_parent: _builtins.str
     """The caller's span (W3C traceparent), valid; empty for none."""
+    names_no_priority: _builtins.bool
+    """The caller named no priority: it is lowered to what the tenant's plan has."""
     @_builtins.property
     def generation(self) -> _generation_pb2.Generation:
         """Id, tenant, model, spec with all parameters filled in, labels, request_id, priority, deadline."""
@@ -43,10 +46,11 @@ class SubmitGenerationRequest(_message.Message):
         generation: _generation_pb2.Generation | None = ...,
         request_hash: _builtins.bytes = ...,
         trace_parent: _builtins.str = ...,
+        names_no_priority: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "request_hash", b"request_hash", "trace_parent", b"trace_parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "names_no_priority", b"names_no_priority", "request_hash", b"request_hash", "trace_parent", b"trace_parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

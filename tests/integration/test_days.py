@@ -211,7 +211,7 @@ async def test_a_statement_about_one_generation_reads_one_day(
     [g] = await finished(aged, [generation()])
     about_one = {"id": g.id, "tenant": "local", "device": "d", "lease_token": 1, "detail": "{}",
                  "failure": "{}", "results": "[]", "provenance": "{}", "reasons": ["a"],
-                 "epoch": None}  # fmt: skip
+                 "gpu_seconds": 1.5, "epoch": None}  # fmt: skip
     names = ("read", "look", "claim", "publish", "requeue", "fail", "expire", "request_cancel",
              "cancel_running", "requeued_for")  # fmt: skip
     with psycopg.connect(dsn) as connection:

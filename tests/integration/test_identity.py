@@ -30,12 +30,23 @@ from typer.testing import CliRunner
 
 from atelier.api_keys import ID_BYTES, SECRET_BYTES, new_key, read_key
 from atelier.cli.__main__ import app
-from atelier.v1 import access_pb2, fleet_pb2, generation_pb2, model_pb2, preset_pb2, webhook_pb2
+from atelier.v1 import (
+    access_pb2,
+    fleet_pb2,
+    generation_pb2,
+    model_pb2,
+    preset_pb2,
+    tenant_pb2,
+    usage_pb2,
+    webhook_pb2,
+)
 from gateway.scopes import SCOPE_OF
 from tests.support.ports import free_address
 from tests.support.processes import Process, scheduler_process
 
-DESCRIPTORS = (access_pb2, fleet_pb2, generation_pb2, model_pb2, preset_pb2, webhook_pb2)
+DESCRIPTORS = (
+    access_pb2, fleet_pb2, generation_pb2, model_pb2, preset_pb2, tenant_pb2, usage_pb2, webhook_pb2
+)  # fmt: skip
 METHODS = {
     f"/{service.full_name}/{method.name}": method
     for module in DESCRIPTORS
@@ -118,6 +129,10 @@ GUESSES: dict[str, Callable[[Theirs], tuple[Message, Message]]] = {
     W + "RotateSecret": lambda t: by_id(webhook_pb2.RotateSecretRequest, t.webhook),
     W + "TestWebhook": lambda t: by_id(webhook_pb2.TestWebhookRequest, t.webhook),
     W + "RedeliverWebhook": lambda t: by_id(webhook_pb2.RedeliverWebhookRequest, t.delivery),
+    "/atelier.v1.UsageService/GetUsage": lambda t: (
+        usage_pb2.GetUsageRequest(tenant="acme"),
+        usage_pb2.GetUsageRequest(tenant="nobody-at-all"),
+    ),
 }
 # Methods that name nothing of a tenant's, or answer with what is the caller's alone: what they say
 # to a third tenant must hold nothing of the first one's.
@@ -135,6 +150,7 @@ LISTS: dict[str, Callable[[Theirs], Message]] = {
     ),
     P + "CreatePreset": lambda t: preset_pb2.CreatePresetRequest(preset=ink()),
     W + "CreateWebhook": lambda t: webhook_pb2.CreateWebhookRequest(url="http://127.0.0.1:9/"),
+    "/atelier.v1.UsageService/GetUsage": lambda t: usage_pb2.GetUsageRequest(),
 }
 NO_TENANT_S = {"/atelier.v1.ModelService/GetModel", "/atelier.v1.ModelService/ListModels"}
 
@@ -324,7 +340,8 @@ async def test_what_is_somebody_else_s_is_as_what_never_was(scene: Scene, method
     told = await scene.second.refused(method, foreign)
     named = tuple(text.replace("ink", "ibk") for text in told)
     assert named == await scene.second.refused(method, unknown)
-    assert told[0] in ("NOT_FOUND", "INVALID_ARGUMENT") and "acme" not in told[2]
+    assert told[0] in ("NOT_FOUND", "INVALID_ARGUMENT", "PERMISSION_DENIED")
+    assert "acme" not in told[2]
 
 
 @pytest.mark.parametrize("method", sorted(LISTS))

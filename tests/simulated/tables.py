@@ -256,6 +256,12 @@ class Tables:
         changed = "reason" in a or before != (self.drained, self.pinned)
         return [{"is_latest": is_latest, "changed": is_latest and changed}]
 
+    def _plans(self, a: Row) -> list[Row]:
+        return []
+
+    def _roll_up_usage(self, a: Row) -> list[Row]:
+        return [{"taken": 0}]
+
     def _make_days(self, a: Row) -> list[Row]:
         return [{"made": 0}]
 

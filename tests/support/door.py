@@ -16,7 +16,14 @@ from atelier.catalog import Catalog, ModelCard
 from atelier.config import ObjectStoreSettings
 from atelier.service import serving
 from atelier.stores import Stores
-from atelier.v1 import fleet_pb2_grpc, generation_pb2_grpc, model_pb2_grpc, preset_pb2_grpc
+from atelier.v1 import (
+    fleet_pb2_grpc,
+    generation_pb2_grpc,
+    model_pb2_grpc,
+    preset_pb2_grpc,
+    tenant_pb2_grpc,
+    usage_pb2_grpc,
+)
 from gateway.app import MAX_REQUEST_BYTES
 from gateway.fleet_servicer import FleetServicer
 from gateway.generation_servicer import GenerationServicer
@@ -26,6 +33,7 @@ from gateway.model_servicer import ModelServicer
 from gateway.preset_servicer import PresetServicer
 from gateway.results import Results
 from gateway.scheduler_client import SchedulerClient
+from gateway.tenant_servicer import TenantServicer, UsageServicer
 from tests.support.cards import toy_card
 from tests.support.ports import free_address
 
@@ -38,6 +46,8 @@ class Door:
     presets: preset_pb2_grpc.PresetServiceStub
     models: model_pb2_grpc.ModelServiceStub
     fleet: fleet_pb2_grpc.FleetServiceStub
+    tenants: tenant_pb2_grpc.TenantServiceStub
+    usage: usage_pb2_grpc.UsageServiceStub
     channel: grpc.aio.Channel
     address: str
     scheduler_address: str
@@ -75,6 +85,8 @@ async def door(
         preset_pb2_grpc.add_PresetServiceServicer_to_server(PresetServicer(client, catalog), server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalog), server)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetServicer(client), server)
+        tenant_pb2_grpc.add_TenantServiceServicer_to_server(TenantServicer(client), server)
+        usage_pb2_grpc.add_UsageServiceServicer_to_server(UsageServicer(client), server)
 
     async with (
         serving(
@@ -91,6 +103,8 @@ async def door(
             preset_pb2_grpc.PresetServiceStub(channel),
             model_pb2_grpc.ModelServiceStub(channel),
             fleet_pb2_grpc.FleetServiceStub(channel),
+            tenant_pb2_grpc.TenantServiceStub(channel),
+            usage_pb2_grpc.UsageServiceStub(channel),
             channel,
             address,
             scheduler_address,
@@ -101,13 +115,14 @@ async def door(
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a caller is told: gRPC's code, ErrorInfo's reason, what is wrong by field, and whether
-    a time to try again was given."""
+    """What a caller is told: gRPC's code, ErrorInfo's reason, what is wrong by field, whether a
+    time to try again was given, and which quota it is of."""
 
     code: str
     reason: str
     fields: dict[str, str]
     retry: bool
+    quota: str = ""
 
 
 async def refusal(method: Any, request: Message) -> Refusal:
@@ -121,14 +136,17 @@ async def refusal(method: Any, request: Message) -> Refusal:
 
 def refusal_of(status: Any) -> Refusal:
     """What a google.rpc.Status says."""
-    reason, fields, retry = "", {}, False
+    reason, fields, retry, quota = "", {}, False, ""
     for detail in status.details:
         info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        over = error_details_pb2.QuotaFailure()
         if detail.Unpack(info):
             reason = info.reason
         elif detail.Unpack(bad):
             fields = {wrong.field: wrong.description for wrong in bad.field_violations}
+        elif detail.Unpack(over):
+            quota = over.violations[0].description.partition(":")[0]
         else:
             retry = retry or detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR)
     code = next(c.name for c in grpc.StatusCode if c.value[0] == status.code)
-    return Refusal(code, reason, fields, retry)
+    return Refusal(code, reason, fields, retry, quota)

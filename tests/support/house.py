@@ -9,10 +9,13 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+from opentelemetry.metrics import NoOpMeter
+
 from atelier.generation_store import GenerationStore
 from atelier.order_store import OrderStore
 from atelier.v1 import agent_pb2
 from atelier.v1 import scheduler_pb2 as pb
+from scheduler.admission import Admission
 from scheduler.agent_servicer import AgentServicer
 from scheduler.background import Background
 from scheduler.care import Care
@@ -86,11 +89,10 @@ class House:
         self.servicer = SchedulerServicer(
             store,
             self.live,
-            self.intake,
+            Admission(self.live, self.intake, 100, NoOpMeter("")),
             self.dispatch,
             self.outcomes,
             self.background,
-            max_queued=100,
         )
         self.orders = Orders(OrderStore(store.database), self.live, self.background)
         view = FleetView(self.live, self.fleet, lambda: datetime.now(UTC))

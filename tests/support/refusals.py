@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from grpc_status import rpc_status
 
-from atelier.v1 import fleet_pb2, preset_pb2
+from atelier.v1 import fleet_pb2, preset_pb2, tenant_pb2
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1.preset_pb2 import Preset
 from tests.support.door import Door, Refusal, door, refusal, refusal_of
@@ -123,6 +123,26 @@ async def queue_full(house: Door) -> Refusal:
     return told
 
 
+async def bound(house: Door, tenant: str, **plan: Any) -> Refusal:
+    """What such a tenant's second generation is told, of a class that its first has not."""
+    asked = tenant_pb2.SetTenantRequest(name=tenant, plan=tenant_pb2.Plan(**plan))
+    await house.tenants.SetTenant(asked)
+    async with elsewhere(house, tenant=tenant) as caller:
+        id_ = await made(caller)
+        more = create(priority=pb.PRIORITY_INTERACTIVE)
+        told = await refusal(caller.generations.CreateGeneration, more)
+        await caller.generations.CancelGeneration(pb.CancelGenerationRequest(id=id_))
+    return told
+
+
+async def quota_exceeded(house: Door) -> Refusal:
+    return await bound(house, "small", max_queued=1)
+
+
+async def priority_not_allowed(house: Door) -> Refusal:
+    return await bound(house, "patient", highest_priority=pb.PRIORITY_BATCH)
+
+
 async def overloaded(house: Door) -> Refusal:
     async with elsewhere(house, held_bytes=1_000) as caller:
         large = create(image={"prompt": "x" * 100_000})
@@ -166,6 +186,8 @@ PROVOKED: dict[str, Callable[..., Awaitable[Refusal]]] = {
     "NOT_ENDED": not_ended,
     "GENERATION_DELETED": generation_deleted,
     "QUEUE_FULL": queue_full,
+    "QUOTA_EXCEEDED": quota_exceeded,
+    "PRIORITY_NOT_ALLOWED": priority_not_allowed,
     "OVERLOADED": overloaded,
     "TOO_MANY_PRESETS": too_many_presets,
     "UNAVAILABLE": unavailable,
