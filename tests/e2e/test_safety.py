@@ -19,6 +19,7 @@ from rich.console import Console
 from atelier.catalog import Catalog, Safety
 from atelier.cli.generate import generate
 from atelier.cli.problems import ProblemError
+from atelier.cli.where import Gateway
 from atelier.cli.wish import Wish
 from atelier.config import model_repository
 from atelier.embedded.s3 import BUCKET, ObjectStore
@@ -171,5 +172,5 @@ async def test_the_command_line_tells_it(guarded: Guarded, tmp_path: Path) -> No
     screen = Console(file=io.StringIO(), width=100)
     wish = Wish("a red circle on a white background", model="tiny-image", seed=1)
     with pytest.raises(ProblemError, match="withheld by the safety checker of tiny-image"):
-        await generate(guarded.address, wish, tmp_path / "out", screen)
+        await generate(Gateway(guarded.address), wish, tmp_path / "out", screen)
     assert not list((tmp_path / "out").iterdir())

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from atelier.cli import fleet as fleet_commands
 from atelier.cli.problems import ProblemError
+from atelier.cli.where import Gateway
 from atelier.generation import Priority
 from atelier.status import from_rpc_error
 from atelier.translate import generation_to
@@ -337,7 +338,9 @@ async def test_who_waits_for_a_drain_hears_that_it_was_taken_back(
         await submit(scheduler)
         await agent.expect("run")
         waiting = asyncio.create_task(
-            fleet_commands.drain(scheduler.address, "d0", "", Console(quiet=True), wait=True)
+            fleet_commands.drain(
+                Gateway(scheduler.address), "d0", "", Console(quiet=True), wait=True
+            )
         )
         await until(fleet, lambda device: bool(device.drain_reason))
         await fleet.UndrainDevice(pb.UndrainDeviceRequest(device_id="d0"))
