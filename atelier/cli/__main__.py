@@ -9,7 +9,17 @@ import typer
 from rich.console import Console
 
 from atelier.cli import doctor as doctor_
-from atelier.cli import files, given, keys, listing, operators, passed_on, presets, webhooks
+from atelier.cli import (
+    files,
+    given,
+    keys,
+    listing,
+    operators,
+    passed_on,
+    presets,
+    tenants,
+    webhooks,
+)
 from atelier.cli import ps as ps_
 from atelier.cli.generate import generate as generate_
 from atelier.cli.generate import get as get_
@@ -170,6 +180,8 @@ def parse_size(size: str | None) -> tuple[int | None, int | None]:
 
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(keys.app, name="keys")
+app.add_typer(tenants.app, name="tenants")
+app.command()(tenants.usage)
 listing.add_to(app)
 app.add_typer(presets.app, name="presets")
 operators.add_to(app)
