@@ -41,11 +41,21 @@ def pause(of: Limits, now: float) -> float:
     gaps=st.lists(st.floats(0, 3), max_size=80),
 )
 def test_never_more_than_the_rate_and_a_burst(rate: float, burst: int, gaps: list[float]) -> None:
-    of, now, taken = limits(requests_per_second=rate, requests_burst=burst), 0.0, 0
+    of, now = limits(requests_per_second=rate, requests_burst=burst), 0.0
+    taken: list[float] = []  # when
     for gap in gaps:
         now += gap
-        taken += ask(of, now) is None
-    assert taken <= rate * now + burst + 1e-6
+        if ask(of, now) is None:
+            taken.append(now)
+        for since, first in enumerate(taken):  # in any time, not only from the beginning on
+            assert len(taken) - since <= rate * (taken[-1] - first) + burst + 1e-6
+
+
+def test_a_pause_gives_a_burst_and_no_more() -> None:
+    of = limits(requests_per_second=1, requests_burst=3)
+    for moment in (0.0, 1_000.0):
+        assert [ask(of, moment) for _ in range(3)] == [None] * 3
+        assert pause(of, moment) == pytest.approx(1.0)
 
 
 def test_who_waits_as_long_as_told_is_taken() -> None:
