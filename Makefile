@@ -12,7 +12,7 @@ export PROMPT STATE_DIR PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help run test test-faults test-faults-long test-failpoints test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics dashboards check-dashboards check-alerts record-alerts lint format types \
 	train-tiny-image export-tiny-image export-tiny-video obey train-tiny-video obey-video \
-	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-gateway bench-pauses bench-store bench-metrics bench-engines bench-int8 soak test-wheel simulate-faults mutants fuzz lock clean
+	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-gateway bench-pauses bench-store bench-metrics bench-engines bench-int8 soak test-wheel simulate-faults mutants fuzz fuzz-guided lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 20
@@ -163,6 +163,10 @@ CASES ?= 100000
 FUZZ_SEED ?=
 fuzz: .venv/.embedded .venv/.dev ## CASES requests that no caller should send, to every method; writes benchmarks/results/fuzz.* (10 minutes)
 	@.venv/bin/python -m tests.fuzz --cases $(CASES) --out benchmarks/results $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
+
+fuzz-guided: .venv/.dev ## what reads requests in the gateway, by libFuzzer for 5 minutes (35 MB, into build/atheris)
+	@.venv/bin/pip install --quiet --no-deps --upgrade --target build/atheris atheris==3.0.0
+	@PYTHONPATH=build/atheris .venv/bin/python -m tests.fuzz.guided -max_total_time=300 -max_len=4096 -artifact_prefix=build/
 
 mutants: .venv/.dev ## plant faults that break a promise, one at a time; each must be found (15 minutes)
 	@.venv/bin/python scripts/mutants.py
