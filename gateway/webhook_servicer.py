@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
+import time
 from typing import TypeAlias
 from uuid import uuid4
 
@@ -167,9 +168,8 @@ class WebhookServicer(pb_grpc.WebhookServiceServicer):
         left = context.time_remaining()
         patience = TEST_SECONDS if left is None else min(TEST_SECONDS, left / 2)
         asked = store_pb.ScanDeliveriesRequest(tenant=caller().tenant, id=delivery.id, limit=1)
-        for _ in range(int(patience / LOOK_SECONDS)):
-            if delivery.state != pb.DELIVERY_STATE_PENDING:
-                break
+        until = time.monotonic() + patience
+        while delivery.state == pb.DELIVERY_STATE_PENDING and time.monotonic() < until:
             await asyncio.sleep(LOOK_SECONDS)
             [delivery] = await self._scan(asked, context) or [delivery]
         return delivery

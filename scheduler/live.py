@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from atelier.errors import NotFoundError
+from atelier.errors import AtelierError, InvalidArgumentError, NotFoundError, Violation
 from atelier.generation import Generation, State
 from scheduler.decisions import Bind, Boundary, Decision, Preempt
 from scheduler.device_time import DeviceTime
@@ -109,11 +109,18 @@ class Live:
     def queued(self) -> int:
         return len(self.sched.queues) + len(self._delayed)
 
-    def unfit(self, generation: Generation) -> NotFoundError | None:
-        """Why it cannot be queued. A gateway that was started after us may know another model."""
-        if generation.model in self.sched.models:
-            return None
-        return NotFoundError(f"no model {generation.model} is served here yet", reason="NO_MODEL")
+    def unfit(self, generation: Generation) -> AtelierError | None:
+        """Why the core cannot take it. A gateway that was started after us may know another model,
+        and one that is at fault may send what takes no time, which would be divided by."""
+        if generation.model not in self.sched.models:
+            text = f"no model {generation.model} is served here yet"
+            return NotFoundError(text, reason="NO_MODEL")
+        try:
+            takes_time = generation.spec.count >= 1 and generation.spec.run_steps >= 1
+        except (ValueError, OverflowError):  # a strength that is no number
+            takes_time = False
+        text = "must have one picture and one step at least"
+        return None if takes_time else InvalidArgumentError([Violation("spec", text)])
 
     def accepted(self, generation: Generation) -> None:
         """It is QUEUED in the database. Nothing changes where that is known."""

@@ -90,8 +90,12 @@ async def _all(target: Target, cases: int, seed: int) -> tuple[dict[str, Found],
         )
         agents = await strange_agents(scheduler, streams=few // 10, seed=seed)
         async with obedient(target.scheduler.address):
-            if not await one_is_made(gateway, target.key):
-                faults.append("after all that, a generation did not succeed")
+            try:
+                well = await one_is_made(gateway, target.key)
+            except grpc.aio.AioRpcError as error:
+                faults.append(f"after all that: {error.details()}")
+            else:
+                faults += [] if well else ["after all that, a generation did not succeed"]
     faults += target.faults(DIED)
     return {"gateway": public, "scheduler": inner, "agents": agents}, faults
 

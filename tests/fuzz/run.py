@@ -28,7 +28,7 @@ from tests.fuzz.verdict import wrong_with
 AT_ONCE = 16
 SECONDS = 30.0  # after which a call counts as hanging
 # It waits, for half of its caller's time at most, for a test's answer, which nobody fetches here.
-PATIENCE = {"/atelier.v1.WebhookService/TestWebhook": 2.0}
+PATIENCE = {"/atelier.v1.WebhookService/TestWebhook": 4.0}
 MOST_SHOWN = 4_000  # bytes of a request in a report
 
 

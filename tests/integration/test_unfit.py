@@ -1,12 +1,14 @@
-"""A gateway that was started after the scheduler knows a model that the scheduler does not."""
+"""What a gateway of another version, or one at fault, may submit: the leader must live, and nothing
+must be stored that would end the next one when it takes up what there is."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
-from atelier.errors import NotFoundError
+from atelier.errors import InvalidArgumentError, NotFoundError
 from atelier.generation_store import GenerationStore
 from atelier.migrate import migrate
 from tests.support.generations import generation
@@ -23,3 +25,8 @@ async def test_what_nobody_here_can_make_is_refused_and_the_others_are_taken(dsn
         assert await store.look(unknown.id) is None
         with pytest.raises(NotFoundError):
             await house.intake.submit(replace(unknown, model=""))
+        for change in ({"steps": 0}, {"count": 0}, {"count": -1}, {"strength": math.nan}):
+            empty = replace(unknown, model="toy", spec=replace(unknown.spec, **change))
+            with pytest.raises(InvalidArgumentError, match="one step at least"):
+                await house.intake.submit(empty)
+            assert await store.look(empty.id) is None
