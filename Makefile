@@ -10,7 +10,7 @@ override STATE_DIR := $(value STATE_DIR)
 export PROMPT STATE_DIR PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-faults-long test-failpoints test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics dashboards check-dashboards check-alerts record-alerts lint format types \
+.PHONY: help run test test-faults test-faults-long test-failpoints test-unsure test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics dashboards check-dashboards check-alerts record-alerts lint format types \
 	train-tiny-image export-tiny-image export-tiny-video obey train-tiny-video obey-video \
 	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-gateway bench-pauses bench-store bench-metrics bench-engines bench-int8 soak test-wheel simulate-faults mutants fuzz fuzz-guided lock clean
 
@@ -39,6 +39,9 @@ test-faults-long: .venv/.embedded .venv/.dev ## the same for MINUTES, with failp
 
 test-failpoints: .venv/.embedded .venv/.dev ## a process ends, or stands, at each failpoint, and each promise is checked (12 minutes)
 	@.venv/bin/python -m tests.faults --points $(if $(FAULT_SEED),--seed $(FAULT_SEED))
+
+test-unsure: .venv/.dev ## the integration tests, with 1 % of statements and stored objects that succeed and are told to have failed (8 minutes)
+	@$(if $(FAULT_SEED),FAULT_SEED=$(FAULT_SEED)) .venv/bin/python -m pytest -p tests.support.unsure -n 3 --dist loadfile tests/integration
 
 test-clients: .venv/.dev ## clients in other languages, built into build/clients and run (some minutes the first time)
 	@scripts/install_clients.sh
