@@ -42,14 +42,15 @@ class Admission:
         for place, submit in enumerate(submits):
             try:
                 generation = self._read(submit)
-                answers.append(generation)
-                if error := self._refusal(generation, len(taken)):
-                    refused[place] = generation, error
-                else:
-                    taken[place] = generation
-                    self._coming[generation.tenant] += 1
             except Exception as error:
                 answers.append(error)
+                continue
+            answers.append(generation)
+            if why := self._refusal(generation, len(taken)):
+                refused[place] = generation, why
+            else:
+                taken[place] = generation
+                self._coming[generation.tenant] += 1
         try:
             stored = await self._intake.submit_all([*taken.values()])
         finally:

@@ -121,6 +121,8 @@ def left_over(world: World, schedulers: list[Keeper], agents: list[Keeper]) -> I
         "running": live.running, "claiming": live.claiming, "cancelling": live.cancelling,
         "preempting": live.preempting, "lost": live.lost, "delayed": live._delayed,
         "views": live.watchers._views, "watchers": live.watchers._changed,
+        "waiting": live.watchers.waiting, "unfinished": live.watchers.unfinished,
+        "device time": live._device_time._used, "on devices": live._device_time._rows,
         "doubts": fleet.doubts, "away": fleet.lost_since, "bound": sched.books.bound,
     }  # fmt: skip
     yield from (f"left over: {name}: {what}" for name, what in kept.items() if what)
