@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -15,7 +16,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from atelier.rpc import MAX_METADATA_BYTES
-from atelier.v1 import agent_pb2, generation_pb2_grpc
+from atelier.v1 import (
+    access_pb2,
+    access_pb2_grpc,
+    agent_pb2,
+    generation_pb2_grpc,
+    tenant_pb2,
+    tenant_pb2_grpc,
+)
 from atelier.v1 import generation_pb2 as pb
 from benchmarks.door_stack import resident_bytes
 from gateway.app import MAX_REQUEST_BYTES
@@ -151,3 +159,45 @@ async def test_who_goes_without_a_word_is_forgotten(target: Target) -> None:
             while len(asyncio.all_tasks()) > before + 10:  # noqa: ASYNC110 - of gRPC
                 await asyncio.sleep(0.05)
         assert await healthy(house.channel)
+
+
+async def key_of(channel: grpc.aio.Channel, target: Target, tenant: str) -> list[tuple[str, str]]:
+    """What calls of a tenant show."""
+    asked = access_pb2.CreateKeyRequest(tenant=tenant, scopes=["generate", "read"])
+    stub = access_pb2_grpc.AccessServiceStub(channel)
+    return [
+        ("authorization", f"Bearer {(await stub.CreateKey(asked, metadata=shown(target))).text}")
+    ]
+
+
+async def test_a_flood_is_refused_to_who_sends_it_and_to_nobody_else(target: Target) -> None:
+    async with AsyncExitStack() as stack:
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(target.gateway.address))
+        door, ends = Door(channel), Counter[str]()
+        noisy, quiet = [await key_of(channel, target, name) for name in ("noisy", "quiet")]
+        await tenant_pb2_grpc.TenantServiceStub(channel).SetTenant(
+            tenant_pb2.SetTenantRequest(
+                name="noisy", plan=tenant_pb2.Plan(requests_per_second=1, requests_burst=5)
+            ),
+            metadata=shown(target),
+        )
+
+        async def flood() -> None:
+            while True:
+                try:
+                    await door.CreateGeneration(drawn(), timeout=20, metadata=noisy)
+                    ends["taken"] += 1
+                except grpc.aio.AioRpcError as error:
+                    told = refusal_of(rpc_status.from_call(error))
+                    ends[told.reason if told.retry else "no word when to come again"] += 1
+
+        async with asyncio.TaskGroup() as group:
+            floods = [group.create_task(flood()) for _ in range(16)]
+            for _ in range(30):
+                made = await door.CreateGeneration(drawn(), timeout=20, metadata=quiet)
+                asked = pb.GetGenerationRequest(id=made.generation.id)
+                await door.GetGeneration(asked, timeout=20, metadata=quiet)
+            for one in floods:
+                one.cancel()
+    assert set(ends) == {"taken", "QUOTA_EXCEEDED"}
+    assert ends["QUOTA_EXCEEDED"] > 4 * ends["taken"], ends
