@@ -58,10 +58,9 @@ def _page(parts: dict[str, Found], report: dict[str, Any]) -> list[str]:
         lines.append(f"| {name}: memory before and after, MB | {before[0]}, {before[1]} | | |")
     for name, found in parts.items():
         lines += ["", f"## {name}: {found.cases:,} cases", ""]
-        lines += [
-            f"Of ways: {', '.join(f'{way} {n:,}' for way, n in found.ways.most_common())}.",
-            "",
-        ]
+        if found.ways:
+            ways = ", ".join(f"{way} {number:,}" for way, number in found.ways.most_common())
+            lines += [f"Of ways: {ways}.", ""]
         lines += ["| ended as | cases |", "|---|---|"]
         ends = sum(found.ends.values(), Counter())
         lines += [f"| {end} | {number:,} |" for end, number in ends.most_common()]
