@@ -140,11 +140,12 @@ class Keeper:
                 self.task = self.process.start(self._life())
 
 
-def scheduler_keeper(world: World, number: int) -> Keeper:
+def scheduler_keeper(world: World, number: int, **changes: Any) -> Keeper:
+    """`changes`: of its settings."""
     most = world.rng.choice((5, 200, 200))
     settings = SchedulerSettings(
         scheduler_listen=f"127.0.0.1:{7000 + number}", postgres_dsn="simulated", max_queued=most
-    )
+    ).model_copy(update=changes)
     return Keeper(world, f"s{number}", lambda: scheduler.app._run(settings))
 
 

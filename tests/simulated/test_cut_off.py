@@ -85,7 +85,7 @@ def test_who_is_cut_off_serves_nobody_and_another_leads() -> None:
 
 def test_while_nobody_reaches_the_database_nothing_is_let_go() -> None:
     async def story(world: World) -> None:
-        scheduler_keeper(world, 0)
+        scheduler_keeper(world, 0, agent_grace_seconds=4.0)
         agent_keeper(world, "n0", [SimTriton(world, "n0d0", 400)])
         caller, leader = world.process("caller"), await serving(world)
         runs = await submitted(world, caller, steps=200)  # twenty seconds
