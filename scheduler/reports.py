@@ -199,12 +199,17 @@ class Reports:
         """Tell the agent that it may forget the attempt, once its outcome is taken or refused."""
 
         async def settle() -> None:
+            lost = accepted = False
             try:
                 accepted = await outcome
             except StorageRefusedError as error:  # it names no generation, for one
                 log.error("report refused", node=line.node, error=str(error.__cause__))
-                accepted = False
+            except Exception as error:  # a fault of ours: the work is done again, and not for ever
+                log.error("report not taken", node=line.node, exc_info=error)
+                lost = True
             line.settle(attempt, accepted=accepted)
+            if lost:
+                await self._outcomes.lost(attempt.generation_id, attempt.lease_token)
 
         self._background.spawn(settle())
 

@@ -233,6 +233,25 @@ async def test_a_report_that_is_heard_twice_is_taken_twice(house: House) -> None
     assert not (await house.command("settled")).settled.accepted
 
 
+async def test_a_fault_of_ours_over_a_report_leaves_nothing_behind(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ran for ever: its agent waited for an answer, and nobody else knew that it had ended."""
+    house.join()
+    g, attempt = await running(house)
+
+    async def broken(*arguments: Any, **more: Any) -> Any:
+        raise RuntimeError("a fault of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.outcomes, "succeeded", broken)
+        house.hear(succeeded=agent_pb2.AttemptSucceeded(attempt=attempt))
+        assert not (await house.command("settled")).settled.accepted
+    again = (await house.command("run")).run.attempt
+    assert (again.generation_id, await state(house, g)) == (g.id, State.RUNNING)
+    assert again.lease_token != attempt.lease_token
+
+
 async def test_results_that_cannot_be_stored_fail_it_cleanly(house: House) -> None:
     house.join()
     g, attempt = await running(house)
