@@ -12,7 +12,7 @@ export PROMPT STATE_DIR PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help run test test-faults test-faults-long test-failpoints test-unsure test-slow test-upgrade test-clients test-full gpu-check verify stubs states metrics dashboards check-dashboards check-alerts record-alerts lint format types \
 	train-tiny-image export-tiny-image export-tiny-video obey train-tiny-video obey-video \
-	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-gateway bench-pauses bench-store bench-metrics bench-engines bench-int8 soak test-wheel simulate-faults mutants fuzz fuzz-guided lock clean
+	bench-scheduler bench-devices bench-steps bench-mixed bench-overload bench-gateway bench-flood bench-pauses bench-store bench-metrics bench-engines bench-int8 soak test-wheel simulate-faults mutants fuzz fuzz-guided lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 20
@@ -129,6 +129,9 @@ bench-overload: .venv/.embedded .venv/.dev ## ten times what two sleeping device
 
 bench-gateway: .venv/.embedded .venv/.dev ## submits, gets and 5,000 watchers, beside a bare echo (3 minutes)
 	@.venv/bin/python -m benchmarks.bench_gateway
+
+bench-flood: .venv/.embedded .venv/.dev ## a tenant's submits alone, and beside another's flood (2 minutes)
+	@.venv/bin/python -m benchmarks.bench_flood
 
 bench-pauses: .venv/.dev ## Python's collector with 10,000 queued generations (4 minutes)
 	@.venv/bin/python -m benchmarks.bench_pauses

@@ -36,6 +36,7 @@ class Job:
         callers: one call after another each; 0: `rate` calls a second, whatever becomes of them.
         ids: of generations to get, each in its turn; to cancel, once each; to watch, by as many
             watchers each as make `callers` of them.
+        key: an API key to submit with; empty: none.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Job:
     callers: int = 0
     rate: float = 0.0
     ids: list[str] = field(default_factory=list)
+    key: str = ""
 
 
 @dataclass
@@ -76,7 +78,7 @@ async def do(job: Job) -> Came:
         if job.kind == "cancel":
             await asyncio.gather(*(_timed(call, came) for _ in job.ids))
             return came
-        await asyncio.gather(*(call() for _ in range(8)))
+        await asyncio.gather(*(_timed(call, Came()) for _ in range(8)))
         cpu, began = time.process_time(), time.monotonic()
         if job.callers:
             await _closed(job, call, came, began)
@@ -108,8 +110,10 @@ def _call(job: Job, channel: grpc.aio.Channel, came: Came) -> Call:
             pb.CancelGenerationRequest(id=next(once)), timeout=CALL_SECONDS
         )
 
+    shown = [("authorization", f"Bearer {job.key}")] if job.key else []
+
     async def submit() -> None:
-        answer = await door.CreateGeneration(request(), timeout=CALL_SECONDS)
+        answer = await door.CreateGeneration(request(), timeout=CALL_SECONDS, metadata=shown)
         came.ids.append(answer.generation.id)
 
     return submit

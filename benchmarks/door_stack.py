@@ -25,11 +25,12 @@ PARTS = ("postgres", "scheduler", "gateway")
 
 @dataclass(frozen=True)
 class Door:
-    """Addresses, and the processes by name."""
+    """Addresses, the processes by name, and an operator's key."""
 
     gateway: str
     echo: str
     pids: dict[str, int]
+    key: str
 
 
 @asynccontextmanager
@@ -51,7 +52,7 @@ async def running(folder: Path) -> AsyncIterator[Door]:
             record.name: record.pid or 0
             for record in (keeper.record() for keeper in supervisor.keepers.values())
         }
-        yield Door(stack.gateway, address, {**pids, "echo": echo.pid})
+        yield Door(stack.gateway, address, {**pids, "echo": echo.pid}, state.read_key())
     finally:
         echo.terminate()
         await echo.wait()
