@@ -39,7 +39,10 @@ class Admission:
         answers: list[Generation | Exception] = []
         taken: dict[int, Generation] = {}  # by their places
         refused: dict[int, tuple[Generation, AtelierError]] = {}
+        listener = self._live.journal.listener
         for place, submit in enumerate(submits):
+            if listener is not None:
+                listener.reached(submit.generation.id)
             try:
                 generation = self._read(submit)
             except Exception as error:

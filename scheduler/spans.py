@@ -3,7 +3,7 @@
 Its spans follow each other without a gap, so that their times add up to what the caller waited:
 
     generation       root: from the call to the final state
-      admitted       until it was durable
+      admitted       gateway: read, checked, sent on; store: until it was durable
       queued         with the loads of its model that it waited for, and why it was bound where
       attempt        encode text, denoise (an event each step), decode, encode, upload, publish
       queued         it was preempted, or is tried again: follows from the attempt before
@@ -44,6 +44,7 @@ class Story:
     moments: list[Moment] = field(default_factory=list)
     steps: list[tuple[datetime, int, float]] = field(default_factory=list)
     earlier: bool = False  # another scheduler led when it came
+    reached: datetime | None = None  # when its gateway's message came; None: not known
 
 
 def spans_of(row: Generation, story: Story, loads: Iterable[Load]) -> list[Span]:
@@ -55,6 +56,10 @@ def spans_of(row: Generation, story: Story, loads: Iterable[Load]) -> list[Span]
     known = min(max(story.known, row.create_time), end)
     title = "under another scheduler" if story.earlier else "admitted"
     spans = [root, Span("admitted", row.create_time, known, ROOT, title=title)]
+    if story.reached and not story.earlier:
+        reached = min(max(story.reached, row.create_time), known)  # a gateway has its own clock
+        spans.append(Span("gateway", row.create_time, reached, "admitted", "gateway"))
+        spans.append(Span("store", reached, known, "admitted"))
     for part in _parts(story, known, end, reason):
         spans += [part, *_below(part, row, story, loads)]
     return spans

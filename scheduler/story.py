@@ -18,6 +18,7 @@ from scheduler.spans import Load, Story, spans_of
 
 MOST_STEPS = 128  # told one by one; of more, every second is forgotten
 LOADS_KEPT = 200
+MOST_COMING = 10_000  # that came and are not stored; those that are refused never will be
 
 
 @dataclass
@@ -47,15 +48,23 @@ class Stories:
         self._tell = tell
         self._since = wall()
         self._live: dict[str, Story] = {}
+        self._coming: dict[str, datetime] = {}
         self._loads = _Loads()
 
     def __len__(self) -> int:
         return len(self._live)
 
+    def reached(self, generation_id: str) -> None:
+        """A gateway's message came with it."""
+        if len(self._coming) >= MOST_COMING:
+            del self._coming[next(iter(self._coming))]  # the first that came
+        self._coming[generation_id] = self._wall()
+
     def hear(self, moment: Moment) -> None:
         """Something happened to a generation, or on a device."""
         if moment.kind in (Kind.QUEUED, Kind.RUNNING) and moment.generation not in self._live:
-            self._live[moment.generation] = Story(self._wall())
+            reached = self._coming.pop(moment.generation, None)
+            self._live[moment.generation] = Story(self._wall(), reached=reached)
         if story := self._live.get(moment.generation):
             story.moments.append(moment)
         else:

@@ -117,6 +117,10 @@ def check(kept: Collector, took: float) -> None:
     assert [span.status.message for span in top] == [
         "", "", "DEVICE_UNAVAILABLE", "", "PREEMPTED", "", "",
     ]  # fmt: skip
+    door = [span for span in spans if span.parent_span_id == top[0].span_id]
+    assert [(span.name, kept.parts[span.span_id]) for span in door] == [
+        ("gateway", "atelier-gateway"), ("store", "atelier-scheduler"),
+    ]  # fmt: skip
     below = [span for span in spans if span.parent_span_id == top[-1].span_id]
     assert [span.name for span in below] == [
         "denoise", "decode", "encode", "upload", "publish",

@@ -75,7 +75,9 @@ def below(spans: dict[str, Span], name: str) -> list[Span]:
 def test_a_preemption_and_a_retry_make_one_trace_whose_times_add_up() -> None:
     house = House()
     row = replace(generation(), create_time=house.now)
-    house.after(0.2)
+    house.after(0.15)
+    house.stories.reached(row.id)
+    house.after(0.05)
     house.journal.stood(row)
     house.journal.decided(Load(row.model, "gpu-0", (), "the most wanted"))
     house.after(3)
@@ -100,6 +102,11 @@ def test_a_preemption_and_a_retry_make_one_trace_whose_times_add_up() -> None:
     ]  # fmt: skip
     assert seconds(*below(spans, "generation")) == pytest.approx(seconds(root))
     assert seconds(root) == pytest.approx((house.now - START).total_seconds())
+    at_the_door = below(spans, "admitted")
+    assert [(s.title or s.name, s.part) for s in at_the_door] == [
+        ("gateway", "gateway"), ("store", "scheduler"),
+    ]  # fmt: skip
+    assert [seconds(one) for one in at_the_door] == [pytest.approx(0.15), pytest.approx(0.05)]
     errors = [spans[f"attempt {n}"].error for n in (1, 2, 3)]
     assert (root.error, *errors) == ("", "PREEMPTED", "DEVICE_LOST", "")
     assert spans["queued 2"].after == ["attempt 1"]
@@ -172,3 +179,11 @@ def test_nothing_is_kept_of_what_has_ended() -> None:
     house.journal.stood(replace(generation(), state=State.CANCELLED))
     assert not house.told
     assert not len(house.stories)
+
+
+def test_what_came_and_was_refused_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scheduler.story.MOST_COMING", 3)
+    house = House()
+    for number in range(10):
+        house.stories.reached(str(number))
+    assert [*house.stories._coming] == ["7", "8", "9"]
