@@ -1,7 +1,14 @@
--- Whoever ends a generation waits for a webhook that is being deleted meanwhile, and leaves it out.
--- Without the lock it was still seen, and by the time that the row was written its webhook was gone: the
--- foreign key refused the whole statement, and with it the generation's end.
--- `_pre_`: the code before this one calls it as before. Whoever changes a webhook is not waited for.
+-- What a delivery's span needs, so that it is in its generation's trace, whose row may be gone by then:
+-- the caller's span, and how many attempts were made (a trace of several is kept).
+-- `_pre_`: the code before this one neither reads nor writes it. Defaults: no row is written.
+ALTER TABLE webhook_deliveries
+    ADD COLUMN trace_parent text    NOT NULL DEFAULT '',
+    ADD COLUMN tries        integer NOT NULL DEFAULT 0; -- attempts at the generation
+
+-- As it was, with those two, and with a lock: whoever ends a generation waits for a webhook that is being
+-- deleted meanwhile, and leaves it out. Without it that was still seen, and by the time that the row was
+-- written its webhook was gone: the foreign key refused the whole statement, and with it the generation's
+-- end. Whoever changes a webhook is not waited for.
 CREATE OR REPLACE FUNCTION tell_webhooks() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO webhook_deliveries (tenant, webhook_id, url, lane, type, generation_id, data,
