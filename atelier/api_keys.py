@@ -15,6 +15,8 @@ import re
 from dataclasses import dataclass, field
 from zlib import crc32
 
+from atelier.errors import Violation
+
 PREFIX = "atk"
 SECRET_BYTES, ID_BYTES = 32, 9
 SCOPES = ("generate", "read", "admin")
@@ -57,3 +59,10 @@ def _base62(data: bytes, length: int) -> str:
         number, digit = divmod(number, 62)
         digits.append(_DIGITS[digit])
     return "".join(reversed(digits))
+
+
+def tenant_violations(name: str, field: str = "tenant") -> list[Violation]:
+    """What is wrong with a tenant's name."""
+    if TENANT.fullmatch(name):
+        return []
+    return [Violation(field, "must be 1 to 63 of a-z, 0-9, _ and -, no mark first")]

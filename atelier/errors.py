@@ -7,6 +7,7 @@ whether a retry may help and after how long, and, for bad input, every field at 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAX_VIOLATIONS = 20
@@ -58,6 +59,12 @@ class InvalidArgumentError(AtelierError):
             told = [*told, Violation("...", f"and {more} more")]
         summary = "; ".join(f"{v.field}: {v.description}" for v in told)
         super().__init__(summary, reason=reason, violations=tuple(told))
+
+
+def refuse(bad: Iterable[Violation]) -> None:
+    """Raises InvalidArgumentError where anything is wrong."""
+    if found := list(bad):
+        raise InvalidArgumentError(found)
 
 
 class UnauthenticatedError(AtelierError):

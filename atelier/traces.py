@@ -1,7 +1,7 @@
 """Traces: spans of what has ended, sent to an OpenTelemetry collector.
 
 A generation's whole trace is made at its end, by the scheduler, out of what was noted on the way
-(scheduler/timeline.py). So one place decides whether it is kept, when all is known: each that
+(scheduler/story.py). So one place decides whether it is kept, when all is known: each that
 failed, was slow or was tried again is, and of the others a share. And it is one connected trace
 whatever was killed meanwhile. A caller whose own trace is sampled gets the generation's with it.
 """

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from atelier.v1 import access_pb2, access_pb2_grpc, tenant_pb2, tenant_pb2_grpc
 from benchmarks import plot
-from benchmarks.claims import claim
+from benchmarks.claims import claim, table
 from benchmarks.door_caller import Came, Job
 from benchmarks.door_stack import Door, call, running
 
@@ -157,13 +157,7 @@ def _page(report: dict[str, Any]) -> str:
                 for side in ("alone", "beside")
             ),
             "",
-            "| goal | is | holds |",
-            "|---|---|---|",
-            *(
-                f"| {one['name']}: {one['goal']:.3g} {one['unit']} | {one['value']:.3g} |"
-                f" {'yes' if one['holds'] else 'no'} |"
-                for one in report["claims"]
-            ),
+            *table(report["claims"]),
             "",
             "![alone and beside](flood.svg)",
             "",

@@ -25,7 +25,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import plot
-from benchmarks.claims import claim
+from benchmarks.claims import claim, table
 from benchmarks.door_caller import Came, Job
 from benchmarks.door_stack import Door, call, cpu_seconds, resident_bytes, running
 
@@ -237,13 +237,7 @@ def _page(report: dict[str, Any]) -> str:
             f" {kilobytes['gateway']:.0f} KiB of the gateway's memory each,"
             f" {kilobytes['scheduler']:.0f} KiB of the scheduler's.",
             "",
-            "| goal | is | holds |",
-            "|---|---|---|",
-            *(
-                f"| {one['name']}: {one['goal']} {one['unit']} | {one['value']:.3f} |"
-                f" {'yes' if one['holds'] else 'no'} |"
-                for one in report["claims"]
-            ),
+            *table(report["claims"]),
             "",
             "![of the echo](gateway.svg)",
             "",

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 
 def claim(name: str, value: float, unit: str, goal: float, holds: bool) -> dict[str, Any]:
     """`unit` is empty for a plain number."""
     return {"name": name, "value": round(value, 4), "unit": unit, "goal": goal, "holds": holds}
+
+
+def table(claims: Iterable[dict[str, Any]]) -> list[str]:
+    """Lines of Markdown: each goal, what is, and whether it holds."""
+    return [
+        "| goal | is | holds |",
+        "|---|---|---|",
+        *(
+            f"| {one['name']}: {one['goal']:.3g} {one['unit']} | {one['value']:.3f} |"
+            f" {'yes' if one['holds'] else 'no'} |"
+            for one in claims
+        ),
+    ]

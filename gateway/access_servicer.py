@@ -8,15 +8,22 @@ from typing import TypeAlias
 
 import grpc
 
-from atelier.api_keys import ID_BYTES, KEY_ID, SCOPES, SECRET_BYTES, TENANT, new_key, read_key
-from atelier.errors import FailedPreconditionError, InvalidArgumentError, Violation
+from atelier.api_keys import (
+    ID_BYTES,
+    KEY_ID,
+    SCOPES,
+    SECRET_BYTES,
+    new_key,
+    read_key,
+    tenant_violations,
+)
+from atelier.errors import FailedPreconditionError, InvalidArgumentError, Violation, refuse
 from atelier.v1 import access_pb2 as pb
 from atelier.v1 import access_pb2_grpc as pb_grpc
 from atelier.v1 import access_store_pb2 as store_pb
 from gateway.identity import Caller
 from gateway.keys import Find, Found
 from gateway.scheduler_client import SchedulerClient
-from gateway.webhooks import refuse
 
 Context: TypeAlias = grpc.aio.ServicerContext
 
@@ -114,13 +121,6 @@ def key_violations(request: pb.CreateKeyRequest) -> list[Violation]:
     if not 0 <= request.expire_days <= MAX_EXPIRE_DAYS:
         bad.append(Violation("expire_days", f"must be 1 to {MAX_EXPIRE_DAYS}, or 0 for never"))
     return bad
-
-
-def tenant_violations(tenant: str) -> list[Violation]:
-    """What is wrong with a tenant's name."""
-    if TENANT.fullmatch(tenant):
-        return []
-    return [Violation("tenant", "must be 1 to 63 of a-z, 0-9, _ and -, no mark first")]
 
 
 def check_id(key_id: str) -> None:

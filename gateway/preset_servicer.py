@@ -11,7 +11,7 @@ from typing import TypeAlias
 import grpc
 
 from atelier.catalog import Catalog
-from atelier.errors import InvalidArgumentError, NotFoundError, PermissionDeniedError, Violation
+from atelier.errors import NotFoundError, PermissionDeniedError, Violation, refuse
 from atelier.v1 import generation_pb2, preset_store_pb2
 from atelier.v1 import preset_pb2 as pb
 from atelier.v1 import preset_pb2_grpc as pb_grpc
@@ -88,8 +88,7 @@ class PresetServicer(pb_grpc.PresetServiceServicer):
         bad = key_violations(request.model, request.name)
         if request.version < 0:
             bad.append(Violation("version", "must be 1 or more, or 0 for the present one"))
-        if bad:
-            raise InvalidArgumentError(bad)
+        refuse(bad)
         key = preset_store_pb2.PresetKey(
             model=request.model, name=request.name, shared=request.shared, version=request.version
         )
@@ -134,8 +133,7 @@ class PresetServicer(pb_grpc.PresetServiceServicer):
         bad = key_violations(request.model, request.name)
         if request.etag and not is_etag(request.etag):
             bad.append(Violation("etag", "must be what GetPreset gave, or empty"))
-        if bad:
-            raise InvalidArgumentError(bad)
+        refuse(bad)
         _may_write(shared=request.shared)
         asked = preset_store_pb2.ErasePresetRequest(
             tenant=caller().tenant,
@@ -148,8 +146,7 @@ class PresetServicer(pb_grpc.PresetServiceServicer):
         return pb.DeletePresetResponse()
 
     async def _write(self, preset: pb.Preset, bad: list[Violation], context: Context) -> pb.Preset:
-        if bad:
-            raise InvalidArgumentError(bad)
+        refuse(bad)
         _may_write(shared=preset.shared)
         asked = preset_store_pb2.WritePresetRequest(tenant=caller().tenant, preset=preset)
         answer: preset_store_pb2.WritePresetResponse = await self._scheduler.ask(
@@ -192,8 +189,7 @@ def page_of(request: pb.ListPresetsRequest) -> tuple[int, preset_store_pb2.Prese
         except (binascii.Error, ValueError, TypeError):
             text = "is not one that ListPresets gave for this model"
             bad.append(Violation("page_token", text))
-    if bad:
-        raise InvalidArgumentError(bad)
+    refuse(bad)
     return request.page_size or DEFAULT_PAGE, after
 
 

@@ -18,7 +18,7 @@ from itertools import accumulate
 from google.protobuf.message import Message
 
 from atelier.catalog import Catalog, ModelCard
-from atelier.errors import InvalidArgumentError, Violation
+from atelier.errors import InvalidArgumentError, Violation, refuse
 from atelier.generation import Generation, Priority
 from atelier.spec import REQUEST_ID, UUID, label_violations
 from atelier.suggest import known_names
@@ -238,8 +238,7 @@ def page_of(request: pb.ListGenerationsRequest, tenant: str) -> tuple[int, str]:
                 )
         except (binascii.Error, ValueError, KeyError, TypeError):
             bad.append(Violation("page_token", "is not one that ListGenerations gave"))
-    if bad:
-        raise InvalidArgumentError(bad)
+    refuse(bad)
     return request.page_size or DEFAULT_PAGE, before
 
 

@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 import grpc
 
-from atelier.api_keys import TENANT
-from atelier.errors import InvalidArgumentError, PermissionDeniedError, Violation
+from atelier.api_keys import tenant_violations
+from atelier.errors import PermissionDeniedError, Violation, refuse
 from atelier.plan import plan_violations
 from atelier.plan_messages import plan_from
 from atelier.v1 import tenant_pb2 as pb
@@ -32,15 +32,14 @@ class TenantServicer(pb_grpc.TenantServiceServicer):
     async def SetTenant(
         self, request: pb.SetTenantRequest, context: Context
     ) -> pb.SetTenantResponse:
-        bad = _name_violations(request.name, "name")
+        bad = tenant_violations(request.name, "name")
         plan = plan_from(request.plan)
         if plan is None:
             text = f"unknown value {request.plan.highest_priority}"
             bad.append(Violation("plan.highest_priority", text))
         else:
             bad += plan_violations(plan)
-        if bad:
-            raise InvalidArgumentError(bad)
+        refuse(bad)
         asked = store_pb.WriteTenantRequest(name=request.name, plan=request.plan)
         answer: store_pb.WriteTenantResponse = await self._scheduler.ask(
             self._scheduler.tenants.WriteTenant, asked, context
@@ -50,7 +49,7 @@ class TenantServicer(pb_grpc.TenantServiceServicer):
     async def UnsetTenant(
         self, request: pb.UnsetTenantRequest, context: Context
     ) -> pb.UnsetTenantResponse:
-        _check_name(request.name)
+        refuse(tenant_violations(request.name, "name"))
         asked = store_pb.ClearTenantRequest(name=request.name)
         answer: store_pb.ClearTenantResponse = await self._scheduler.ask(
             self._scheduler.tenants.ClearTenant, asked, context
@@ -60,7 +59,7 @@ class TenantServicer(pb_grpc.TenantServiceServicer):
     async def GetTenant(
         self, request: pb.GetTenantRequest, context: Context
     ) -> pb.GetTenantResponse:
-        _check_name(request.name)
+        refuse(tenant_violations(request.name, "name"))
         answer = await self._read(request.name, context)
         return pb.GetTenantResponse(tenant=answer.tenants[0])
 
@@ -86,12 +85,11 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     ) -> usage_pb2.GetUsageResponse:
         who = caller()
         tenant = request.tenant or who.tenant
-        bad = _name_violations(tenant, "tenant")
+        bad = tenant_violations(tenant, "tenant")
         first, last = _days(request, datetime.now(UTC).date(), bad)
         if "\0" in request.model:
             bad.append(Violation("model", "must not contain the character NUL"))
-        if bad:
-            raise InvalidArgumentError(bad)
+        refuse(bad)
         if tenant != who.tenant and not who.is_admin:
             raise PermissionDeniedError("admin", "the use of another tenant")
         asked = store_pb.ReadUsageRequest(
@@ -129,14 +127,3 @@ def _day(text: str, field: str, default: date, bad: list[Violation]) -> date:
         pass
     bad.append(Violation(field, "must be a day such as 2026-11-01, or left out"))
     return default
-
-
-def _check_name(name: str) -> None:
-    if bad := _name_violations(name, "name"):
-        raise InvalidArgumentError(bad)
-
-
-def _name_violations(name: str, field: str) -> list[Violation]:
-    if TENANT.fullmatch(name):
-        return []
-    return [Violation(field, "must be 1 to 63 of a-z, 0-9, _ and -, no mark first")]

@@ -14,7 +14,7 @@ import grpc
 
 from atelier.addresses import RefusedError
 from atelier.egress import Egress
-from atelier.errors import Violation
+from atelier.errors import Violation, refuse
 from atelier.v1 import webhook_pb2 as pb
 from atelier.v1 import webhook_pb2_grpc as pb_grpc
 from atelier.v1 import webhook_store_pb2 as store_pb
@@ -25,7 +25,6 @@ from gateway.webhooks import (
     id_of,
     overlap_of,
     page_size_of,
-    refuse,
     webhook_violations,
 )
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from uuid import UUID
 
-from atelier.errors import InvalidArgumentError, Violation
+from atelier.errors import Violation, refuse
 from atelier.generation import FINAL
 from atelier.translate import state_from, state_to
 from atelier.v1 import generation_pb2
@@ -84,9 +83,3 @@ def page_size_of(request: pb.ListDeliveriesRequest) -> int:
         bad.append(Violation("page_token", "is not one that ListDeliveries gave"))
     refuse(bad)
     return request.page_size or DEFAULT_PAGE
-
-
-def refuse(bad: Iterable[Violation]) -> None:
-    """Raises InvalidArgumentError where anything is wrong."""
-    if found := list(bad):
-        raise InvalidArgumentError(found)

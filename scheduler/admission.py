@@ -59,9 +59,10 @@ class Admission:
         finally:
             self._coming.subtract(one.tenant for one in taken.values())
             self._coming += Counter()  # those with none are forgotten
-        answers_of_refused = await self._earlier([*refused.values()])
-        for place, stands in (*zip(taken, stored), *zip(refused, answers_of_refused)):  # noqa: B905
-            answers[place] = stands
+        earlier = await self._earlier([*refused.values()])
+        for places, stand in ((taken, stored), (refused, earlier)):
+            for place, stands in zip(places, stand, strict=True):
+                answers[place] = stands
         return answers
 
     def _read(self, submit: pb.SubmitGenerationRequest) -> Generation:

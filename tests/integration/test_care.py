@@ -10,14 +10,12 @@ import pytest
 from google.rpc import status_pb2
 
 from atelier.generation import Generation, State
-from atelier.generation_store import GenerationStore
-from atelier.migrate import migrate
 from atelier.v1 import agent_pb2 as pb
 from atelier.v1 import fleet_pb2
 from scheduler import health
 from scheduler.device import Device
 from tests.support.generations import generation
-from tests.support.house import House
+from tests.support.house import House, house_over
 
 GIB = 1 << 30
 BROKEN = status_pb2.Status(code=13, message="a step failed")
@@ -28,8 +26,7 @@ PARTS = ["toy__text_encoder", "toy__denoiser", "toy__vae_decoder"]
 async def house(dsn: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     monkeypatch.setattr(health, "PROBE_SECONDS", 0.0)
     monkeypatch.setattr(health, "SILENT_SECONDS", 0.0)
-    migrate(dsn)
-    async with GenerationStore(dsn) as store, House(store) as house:
+    async with house_over(dsn) as house:
         yield house
 
 

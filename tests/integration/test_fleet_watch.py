@@ -11,8 +11,6 @@ import grpc
 import pytest
 
 from atelier.errors import ResourceExhaustedError, UnavailableError
-from atelier.generation_store import GenerationStore
-from atelier.migrate import migrate
 from atelier.service import serving
 from atelier.v1 import fleet_pb2 as pb
 from atelier.v1 import fleet_pb2_grpc
@@ -23,7 +21,7 @@ from scheduler.decisions import Unload
 from scheduler.recent import KEPT
 from tests.support.agent import ScriptedAgent
 from tests.support.generations import generation
-from tests.support.house import House
+from tests.support.house import House, house_over
 from tests.support.ports import free_address
 from tests.support.processes import Process, scheduler_process
 
@@ -32,8 +30,7 @@ Watch = AsyncIterator[pb.WatchFleetResponse]
 
 @pytest.fixture
 async def house(dsn: str) -> AsyncIterator[House]:
-    migrate(dsn)
-    async with GenerationStore(dsn) as store, House(store) as house:
+    async with house_over(dsn) as house:
         house.join()
         yield house
 

@@ -11,13 +11,11 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from atelier.generation_store import GenerationStore
-from atelier.migrate import migrate
 from atelier.service import serving
 from atelier.v1 import agent_pb2, fleet_pb2_grpc
 from atelier.v1 import fleet_pb2 as pb
 from tests.support.generations import generation
-from tests.support.house import House
+from tests.support.house import House, house_over
 from tests.support.ports import free_address
 
 UNKNOWN = "0197aaaa-0000-7000-8000-000000000001"
@@ -25,8 +23,7 @@ UNKNOWN = "0197aaaa-0000-7000-8000-000000000001"
 
 @pytest.fixture
 async def house(dsn: str) -> AsyncIterator[House]:
-    migrate(dsn)
-    async with GenerationStore(dsn) as store, House(store) as house:
+    async with house_over(dsn) as house:
         house.join()
         yield house
 

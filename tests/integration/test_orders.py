@@ -10,11 +10,9 @@ import psycopg
 import pytest
 
 from atelier.errors import FailedPreconditionError, NotFoundError, UnavailableError
-from atelier.generation_store import GenerationStore
-from atelier.migrate import migrate
 from atelier.order_store import OrderStore, StandingOrders
 from scheduler.orders import Orders
-from tests.support.house import House
+from tests.support.house import House, house_over
 
 
 class LostAcknowledgements(OrderStore):
@@ -39,8 +37,7 @@ class LostAcknowledgements(OrderStore):
 
 @pytest.fixture
 async def house(dsn: str) -> AsyncIterator[House]:
-    migrate(dsn)
-    async with GenerationStore(dsn) as store, House(store) as house:
+    async with house_over(dsn) as house:
         house.join()
         yield house
 

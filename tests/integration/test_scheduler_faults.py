@@ -14,14 +14,12 @@ from google.rpc import status_pb2
 
 from atelier.errors import UnavailableError
 from atelier.generation import MAX_ATTEMPTS, Failure, Generation, State
-from atelier.generation_store import GenerationStore
-from atelier.migrate import migrate
 from atelier.translate import failure_to, provenance_to, result_to
 from atelier.v1 import agent_pb2, generation_pb2
 from scheduler import outcomes
 from scheduler.decisions import Boundary, Decision, Unload
 from tests.support.generations import BY, RESULT, generation
-from tests.support.house import House
+from tests.support.house import House, house_over
 
 CANCELLED = generation_pb2.GENERATION_STATE_CANCELLED
 RUNNING = generation_pb2.GENERATION_STATE_RUNNING
@@ -30,8 +28,7 @@ SOON = timedelta(seconds=0.3)
 
 @pytest.fixture
 async def house(dsn: str) -> AsyncIterator[House]:
-    migrate(dsn)
-    async with GenerationStore(dsn) as store, House(store) as house:
+    async with house_over(dsn) as house:
         yield house
 
 

@@ -10,23 +10,20 @@ from typing import Any
 import pytest
 
 from atelier.generation import MAX_ATTEMPTS, Failure, Generation, Priority, State
-from atelier.generation_store import GenerationStore
-from atelier.migrate import migrate
 from atelier.translate import failure_to, provenance_to, result_to
 from atelier.v1 import agent_pb2 as pb
 from scheduler.outcomes import PREEMPTED
 from scheduler.trace import check_integrity
 from tests.integration.test_scheduler_faults import once, state, until
 from tests.support.generations import BY, RESULT, SPEC, generation
-from tests.support.house import House
+from tests.support.house import House, house_over
 
 FULL = replace(SPEC, count=4, steps=100)  # as many rows as a batch may have
 
 
 @pytest.fixture
 async def house(dsn: str) -> AsyncIterator[House]:
-    migrate(dsn)
-    async with GenerationStore(dsn) as store, House(store) as house:
+    async with house_over(dsn) as house:
         house.join()
         yield house
         check_integrity(house.live.sched)

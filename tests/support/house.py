@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +13,7 @@ from typing import Any, Self
 from opentelemetry.metrics import NoOpMeter
 
 from atelier.generation_store import GenerationStore
+from atelier.migrate import migrate
 from atelier.order_store import OrderStore
 from atelier.v1 import agent_pb2
 from atelier.v1 import scheduler_pb2 as pb
@@ -167,3 +169,11 @@ class House:
         request = pb.StopGenerationRequest(tenant="local", id=generation_id)
         answer = await self.servicer.StopGeneration(request, None)
         return answer.generation.state
+
+
+@asynccontextmanager
+async def house_over(dsn: str) -> AsyncIterator[House]:
+    """One over a database that is empty so far."""
+    migrate(dsn)
+    async with GenerationStore(dsn) as store, House(store) as house:
+        yield house
