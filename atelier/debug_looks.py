@@ -67,7 +67,7 @@ def memory(seconds: float) -> str:
     began = time.perf_counter()
     kinds = Counter(type(one).__qualname__ for one in gc.get_objects())
     took = time.perf_counter() - began
-    aside = gc.get_freeze_count()  # scheduler/pauses.py does that, and the gateway as it starts
+    aside = gc.get_freeze_count()  # pauses.py does that, and the gateway as it starts
     lines.append(
         f"objects that the collector knows: {kinds.total()} (counted in {took:.2f} s),"
         f" beside {aside} that were set aside (gc.freeze), of which no kinds are told"

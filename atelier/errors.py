@@ -26,6 +26,7 @@ class AtelierError(Exception):
 
     code = "INTERNAL"
     reason = "INTERNAL"
+    in_log = True  # a line for each; else whoever raises it tells of it
 
     def __init__(
         self,

@@ -304,6 +304,8 @@ def shown_error(error: Exception, method: str) -> AtelierError:
         incident = secrets.token_hex(4)
         log.error("call failed", method=method, incident=incident, exc_info=error)
         return AtelierError(f"internal error, id={incident}", metadata={"incident": incident})
+    if not shown.in_log:
+        return shown
     fields = [v.field for v in shown.violations]
     log.info("call refused", method=method, code=shown.code, reason=shown.reason,
              fields=fields, detail=shown.message)  # fmt: skip

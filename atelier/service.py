@@ -56,11 +56,6 @@ async def tasks(**loops: Coroutine[None, None, None]) -> AsyncIterator[asyncio.F
             failed.cancel()
 
 
-async def stopped() -> None:
-    """Wait for SIGTERM or SIGINT."""
-    await unless_stopped(asyncio.get_running_loop().create_future())
-
-
 async def unless_stopped(waiting: Awaitable[T]) -> T | None:
     """What `waiting` gives or raises; None where SIGTERM or SIGINT came first, which cancels it."""
     stop = asyncio.Event()

@@ -2,7 +2,7 @@
 
 Three ways side by side, each in processes of its own (pauses_under_load.py): as Python comes; what
 is there at the start frozen, as is usually advised; and as the scheduler does it
-(scheduler/pauses.py). Writes pauses.json, pauses.md and pauses.svg.
+(atelier/pauses.py). Writes pauses.json, pauses.md and pauses.svg.
 
 The machine may be shared: how many objects a collection looks at does not depend on that, and
 seconds are the least of several runs' longest.

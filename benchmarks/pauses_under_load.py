@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 
 import scheduler.app  # noqa: F401 - what a scheduler has in memory
 from atelier.generation import Generation, Result, State, new_id
+from atelier.pauses import collect, settled
 from atelier.service import tasks
 from atelier.spec import ImageSpec
 from atelier.translate import generation_from, generation_to
@@ -29,7 +30,6 @@ from scheduler.decisions import Bind, Boundary, Load
 from scheduler.lines import Lines
 from scheduler.live import Live
 from scheduler.model import Model, Shape
-from scheduler.pauses import collect, settled
 from scheduler.sched import Sched
 from scheduler.simulation.scenario import GB
 from scheduler.watchers import Progress
@@ -48,7 +48,7 @@ class Way:
 
     name: str
     frozen: bool = False  # what is there when the scheduler begins to serve, as is usually advised
-    ours: bool = False  # as the scheduler does it (scheduler/pauses.py)
+    ours: bool = False  # as the scheduler does it (atelier/pauses.py)
     count: bool = False  # objects, instead of time
 
 

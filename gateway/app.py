@@ -11,8 +11,9 @@ from atelier.catalog import Catalog
 from atelier.config import GatewaySettings
 from atelier.egress import Egress
 from atelier.metrics import exported
+from atelier.pauses import Pauses, collect_calls
 from atelier.pictures import MAX_PICTURE_BYTES
-from atelier.service import serving, stopped
+from atelier.service import serving, tasks, unless_stopped
 from atelier.stores import Stores
 from atelier.tls import CertificateFiles, peers_of
 from atelier.v1 import (
@@ -42,6 +43,7 @@ from gateway.inputs import Inputs
 from gateway.keys import Keys
 from gateway.model_servicer import ModelServicer
 from gateway.operator_keys import OperatorKeys
+from gateway.overrun import Overrun
 from gateway.preset_servicer import PresetServicer
 from gateway.results import Results
 from gateway.scheduler_client import SchedulerClient
@@ -54,6 +56,10 @@ MAX_REQUEST_BYTES = 2 * MAX_PICTURE_BYTES + 2**20
 
 async def run(settings: GatewaySettings) -> None:
     """Serve until SIGTERM or SIGINT."""
+    await unless_stopped(_run(settings))
+
+
+async def _run(settings: GatewaySettings) -> None:
     catalog = Catalog.read(settings.model_repository)
     store = Stores.from_settings(settings)
     inputs, results = Inputs(store), Results(store, settings.url_lifetime_seconds)
@@ -72,7 +78,9 @@ async def run(settings: GatewaySettings) -> None:
         stack.callback(inputs.close)
         stack.callback(store.close)
         egress = Egress(settings.webhook_rules)
-        generations = GenerationServicer(scheduler, catalog, inputs, results, egress)
+        generations = GenerationServicer(
+            scheduler, catalog, inputs, results, egress, Overrun(meter)
+        )
         anyone = Caller(settings.tenant, frozenset(SCOPES))
         find = finding(scheduler)
         if settings.operator_keys:
@@ -120,7 +128,10 @@ async def run(settings: GatewaySettings) -> None:
                 credentials=_credentials(settings),
             )
         )
-        await stopped()
+        failed = await stack.enter_async_context(
+            tasks(collector=collect_calls(), pauses=Pauses(meter).run())
+        )
+        await failed
 
 
 def _credentials(settings: GatewaySettings) -> grpc.ServerCredentials | None:

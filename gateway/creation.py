@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TypeAlias
 
 import grpc
+from google.rpc import code_pb2
 
 from atelier.catalog import Catalog
 from atelier.egress import Egress
@@ -26,6 +27,7 @@ from atelier.v1 import scheduler_pb2
 from gateway.batches import TOGETHER, in_messages
 from gateway.identity import caller, trace_parent
 from gateway.inputs import Inputs
+from gateway.overrun import Overrun
 from gateway.preset_servicer import Presets
 from gateway.presets import Found
 from gateway.requests import Asked, asked_of, hash_of
@@ -45,8 +47,10 @@ class Creation:
         catalog: Catalog,
         inputs: Inputs,
         egress: Egress,
+        overrun: Overrun,
     ) -> None:
         self._scheduler = scheduler
+        self._overrun = overrun
         self._presets = Presets(scheduler)
         self._catalog = catalog
         self._inputs = inputs
@@ -60,16 +64,29 @@ class Creation:
         Args:
             path: where the request lies in the message sent, such as "create."
         """
-        presets = await self._presets.find([request], caller().tenant, self._catalog, context)
-        made = await self._make(request, presets, context, path)
-        if isinstance(made, pb.Generation):
-            return made
-        return await self._scheduler.submit(_submit(made, request, trace_parent(context)))
+        tenant = caller().tenant
+        with self._overrun.call(tenant) as came:
+            presets = await self._presets.find([request], tenant, self._catalog, context)
+            made = await self._make(request, presets, context, path)
+            if isinstance(made, pb.Generation):
+                return made
+            stands = await self._scheduler.submit(_submit(made, request, trace_parent(context)))
+            came.taken = 1
+            return stands
 
     async def several(
         self, requests: Sequence[pb.CreateGenerationRequest], context: Context
     ) -> list[pb.CreateGenerationsAnswer]:
         """Each by itself; what is good goes to the scheduler together."""
+        with self._overrun.call(caller().tenant) as came:
+            answers = await self._several(requests, context)
+            came.taken = sum(one.WhichOneof("answer") == "generation" for one in answers)
+            came.refused = sum(one.error.code == code_pb2.RESOURCE_EXHAUSTED for one in answers)
+            return answers
+
+    async def _several(
+        self, requests: Sequence[pb.CreateGenerationRequest], context: Context
+    ) -> list[pb.CreateGenerationsAnswer]:
         presets = await self._presets.find(requests, caller().tenant, self._catalog, context)
         answers = [pb.CreateGenerationsAnswer() for _ in requests]
         span = trace_parent(context)

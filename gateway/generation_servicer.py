@@ -18,6 +18,7 @@ from gateway.batches import check_number, within_bounds
 from gateway.creation import Creation
 from gateway.identity import caller
 from gateway.inputs import Inputs
+from gateway.overrun import Overrun
 from gateway.requests import (
     checked_id,
     fits_page,
@@ -40,9 +41,10 @@ class GenerationServicer(pb_grpc.GenerationServiceServicer):
         inputs: Inputs,
         results: Results,
         egress: Egress = PUBLIC_ONLY,
+        overrun: Overrun | None = None,
     ) -> None:
         self._scheduler = scheduler
-        self._creation = Creation(scheduler, catalog, inputs, egress)
+        self._creation = Creation(scheduler, catalog, inputs, egress, overrun or Overrun())
         self._inputs = inputs
         self._results = results
 

@@ -21,6 +21,7 @@ from atelier.key_store import KeyStore
 from atelier.metrics import exported, is_scraped
 from atelier.migrate import migrate
 from atelier.order_store import OrderStore
+from atelier.pauses import Pauses, collect, settled
 from atelier.preset_store import PresetStore
 from atelier.service import STOP_GRACE_SECONDS, serving, tasks, unless_stopped
 from atelier.stores import Stores
@@ -65,7 +66,6 @@ from scheduler.measures import Measures, Names
 from scheduler.model import models_of
 from scheduler.orders import Orders
 from scheduler.outcomes import Outcomes
-from scheduler.pauses import Pauses, collect, settled
 from scheduler.peers import Peers
 from scheduler.preset_servicer import PresetServicer
 from scheduler.recent import Recent

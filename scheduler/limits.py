@@ -15,36 +15,14 @@ serves nobody. Its share is the core's (fairness.py); `max_unfinished` bounds wh
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from atelier.buckets import Bucket, bucket_of, soon
 from atelier.errors import AtelierError, PriorityNotAllowedError, QuotaExceededError
 from atelier.generation import Priority
 from atelier.plan import UNBOUNDED, Plan
 
 FULL_AGAIN_SECONDS = 5.0  # when to come again where only an end makes room
-MOST_IDLE = 10_000  # buckets kept; those that are full again are forgotten first
-
-
-@dataclass
-class Bucket:
-    """Tokens: `rate` of them come a second, up to `capacity`; below 0 is a debt."""
-
-    rate: float
-    capacity: float
-    level: float
-    at: float  # on the clock of whoever asks; seconds
-
-    def fill(self, now: float) -> float:
-        """What is in it by now."""
-        self.level = min(self.capacity, self.level + max(0.0, now - self.at) * self.rate)
-        self.at = now
-        return self.level
-
-    def seconds_until(self, level: float) -> float:
-        """From the latest `fill` on."""
-        return max(0.0, (level - self.level) / self.rate) if self.rate else math.inf
 
 
 class Limits:
@@ -118,7 +96,7 @@ class Limits:
                     tenant, "gpu_seconds_per_hour",
                     f"you have taken your {plan.gpu_seconds_per_hour:g} GPU-seconds an hour,"
                     f" and {-bucket.level:.3g} more: {_LATER}",
-                    retry_after_seconds=_soon(bucket.seconds_until(0.0)),
+                    retry_after_seconds=soon(bucket.seconds_until(0.0)),
                 )  # fmt: skip
         if plan.requests_per_second:
             bucket = self._bucket_of_requests(tenant, plan, now)
@@ -126,7 +104,7 @@ class Limits:
                 return QuotaExceededError(
                     tenant, "requests_per_second",
                     f"more than {plan.requests_per_second:g} generations a second: {_LATER}",
-                    retry_after_seconds=_soon(bucket.seconds_until(1.0)),
+                    retry_after_seconds=soon(bucket.seconds_until(1.0)),
                 )  # fmt: skip
             bucket.level -= 1
         return None
@@ -141,29 +119,11 @@ class Limits:
 
     def _bucket_of_requests(self, tenant: str, plan: Plan, now: float) -> Bucket:
         capacity = plan.request_capacity
-        return _bucket(self._requests, tenant, plan.requests_per_second, capacity, now)
+        return bucket_of(self._requests, tenant, plan.requests_per_second, capacity, now)
 
     def _bucket_of_gpu_seconds(self, tenant: str, plan: Plan, now: float) -> Bucket:
         rate, capacity = plan.gpu_seconds_per_hour / 3600, plan.gpu_seconds_capacity
-        return _bucket(self._gpu_seconds, tenant, rate, capacity, now)
+        return bucket_of(self._gpu_seconds, tenant, rate, capacity, now)
 
 
 _LATER = "try again later, or ask an operator for more"
-
-
-def _soon(seconds: float) -> float:
-    """A pause that a caller can be told: not none, and rounded up so that it is enough."""
-    return max(0.01, math.ceil(seconds * 100) / 100)
-
-
-def _bucket(
-    buckets: dict[str, Bucket], tenant: str, rate: float, capacity: float, now: float
-) -> Bucket:
-    """The tenant's; a new one is full."""
-    found = buckets.get(tenant)
-    if found is None:
-        if len(buckets) >= MOST_IDLE:
-            for name in [n for n, one in buckets.items() if one.fill(now) >= one.capacity]:
-                del buckets[name]
-        found = buckets[tenant] = Bucket(rate, capacity, capacity, now)
-    return found

@@ -5,7 +5,7 @@ between memory and the database, which a lost acknowledgement leaves behind.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -99,16 +99,14 @@ class Sysmon:
         Raises:
             UnavailableError: the database is away.
         """
-        unseen = self._live.watchers.live()
+        watchers = self._live.watchers
+        known = watchers.ids()
         standing = await self._store.standing()
-        unseen.difference_update(standing)
-        for number, (generation_id, token) in enumerate(standing.items()):
-            if number % ROWS_AT_ONCE == 0:
-                await asyncio.sleep(0)  # however many wait, nobody is held up for long
-            if not self._live.agrees(generation_id, token):
+        async for generation_id in _in_pieces(standing):
+            if not self._live.agrees(generation_id, standing[generation_id]):
                 await self._follow(generation_id)
-        for generation_id in unseen:
-            if self._live.watchers.is_live(generation_id):
+        async for generation_id in _in_pieces(known):
+            if generation_id not in standing and watchers.is_live(generation_id):
                 await self._follow(generation_id)
 
     async def _follow(self, generation_id: str) -> None:
@@ -122,3 +120,11 @@ class Sysmon:
         if final:
             return self._live.watchers.is_live(generation_id)
         return not self._live.agrees(generation_id, lease_token)
+
+
+async def _in_pieces(ids: Iterable[str]) -> AsyncIterator[str]:
+    """However many there are, nobody is held up for long."""
+    for number, one in enumerate(ids):
+        if number % ROWS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        yield one

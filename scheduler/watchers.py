@@ -67,9 +67,9 @@ class Watchers:
         view = self._views.get(generation_id)
         return view is not None and not view.generation.state.final
 
-    def live(self) -> set[str]:
-        """Ids of all that have not ended."""
-        return {i for i, view in self._views.items() if not view.generation.state.final}
+    def ids(self) -> list[str]:
+        """Of all that are known: those that have not ended, and those whose end is still told."""
+        return [*self._views]
 
     def view(self, generation_id: str) -> View | None:
         return self._views.get(generation_id)

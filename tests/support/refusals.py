@@ -139,6 +139,19 @@ async def quota_exceeded(house: Door) -> Refusal:
     return await bound(house, "small", max_queued=1)
 
 
+async def refused_too_often(house: Door) -> Refusal:
+    plan = tenant_pb2.Plan(max_queued=1)
+    await house.tenants.SetTenant(tenant_pb2.SetTenantRequest(name="stubborn", plan=plan))
+    async with elsewhere(house, tenant="stubborn") as caller:
+        many = pb.CreateGenerationsRequest(requests=[create()] * 150)
+        answers = (await caller.generations.CreateGenerations(many)).answers
+        told = await refusal(caller.generations.CreateGeneration, create())
+        assert told == await refusal(caller.generations.CreateGenerations, many)
+        cancel = pb.CancelGenerationRequest(id=answers[0].generation.id)
+        await caller.generations.CancelGeneration(cancel)  # what is no submit is not held back
+    return told
+
+
 async def priority_not_allowed(house: Door) -> Refusal:
     return await bound(house, "patient", highest_priority=pb.PRIORITY_BATCH)
 
@@ -187,6 +200,7 @@ PROVOKED: dict[str, Callable[..., Awaitable[Refusal]]] = {
     "GENERATION_DELETED": generation_deleted,
     "QUEUE_FULL": queue_full,
     "QUOTA_EXCEEDED": quota_exceeded,
+    "REFUSED_TOO_OFTEN": refused_too_often,
     "PRIORITY_NOT_ALLOWED": priority_not_allowed,
     "OVERLOADED": overloaded,
     "TOO_MANY_PRESETS": too_many_presets,

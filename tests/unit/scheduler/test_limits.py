@@ -113,7 +113,7 @@ def test_classes_above_the_plan_are_refused_and_not_taken_where_none_was_named()
 
 
 def test_buckets_that_are_full_again_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scheduler.limits.MOST_IDLE", 10)
+    monkeypatch.setattr("atelier.buckets.MOST_IDLE", 10)
     of = Limits(Plan(requests_per_second=1, requests_burst=5))
     for number in range(100):
         assert ask(of, float(number * 10), tenant=str(number)) is None
