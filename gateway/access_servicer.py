@@ -133,11 +133,11 @@ def check_id(key_id: str) -> None:
 def finding(scheduler: SchedulerClient) -> Find:
     """How keys that calls show are looked up."""
 
-    async def find(key_id: str, context: Context) -> Found | None:
+    async def find(key_id: str) -> Found | None:
         asked = store_pb.FindKeyRequest(id=key_id, shown=True)
         try:
             answer: store_pb.FindKeyResponse = await scheduler.ask(
-                scheduler.access.FindKey, asked, context
+                scheduler.access.FindKey, asked, None
             )
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from contextlib import AsyncExitStack
 
 import grpc
@@ -40,6 +41,7 @@ from gateway.fleet_servicer import FleetServicer
 from gateway.generation_servicer import GenerationServicer
 from gateway.identity import Caller, IdentityInterceptor
 from gateway.inputs import Inputs
+from gateway.key_tries import KeyTries
 from gateway.keys import Keys
 from gateway.model_servicer import ModelServicer
 from gateway.operator_keys import OperatorKeys
@@ -83,10 +85,14 @@ async def _run(settings: GatewaySettings) -> None:
         )
         anyone = Caller(settings.tenant, frozenset(SCOPES))
         find = finding(scheduler)
+        own: Container[str] = ()
         if settings.operator_keys:
-            find = OperatorKeys(settings.operator_keys, settings.tenant).before(find)
+            own = operators = OperatorKeys(settings.operator_keys, settings.tenant)
+            find = operators.before(find)
         keys = Keys(
             find,
+            own=own,
+            tries=KeyTries(meter),
             without=None if settings.require_keys else anyone,
             certificates=callers_by_uri(
                 settings.certificate_tenants, settings.certificate_admins, settings.tenant

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from atelier.api_keys import SCOPES, ShownKey, read_key
-from gateway.identity import Caller, Context
+from gateway.identity import Caller
 from gateway.keys import Find, Found
 
 log = structlog.get_logger()
@@ -39,13 +39,16 @@ class OperatorKeys:
                 " `atelier keys draw` makes one"
             )
 
+    def __contains__(self, key_id: object) -> bool:
+        return key_id in self._keys
+
     def before(self, find: Find) -> Find:
         """Finds these keys, and with `find` the others."""
 
-        async def found(key_id: str, context: Context) -> Found | None:
+        async def found(key_id: str) -> Found | None:
             key = self._current().get(key_id)
             if key is None:
-                return await find(key_id, context)
+                return await find(key_id)
             who = Caller(self._tenant, frozenset(SCOPES), key.id)
             return Found(who, key.secret_hash, expire_time=None, revoked=False)
 

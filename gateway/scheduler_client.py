@@ -59,9 +59,9 @@ class SchedulerClient:
     async def close(self) -> None:
         await self._channel.close()
 
-    def _timeout(self, context: grpc.aio.ServicerContext) -> float:
+    def _timeout(self, context: grpc.aio.ServicerContext | None) -> float:
         """What is left of the caller's deadline; ours where there is none."""
-        left = context.time_remaining()
+        left = context.time_remaining() if context else None
         return self._limit if left is None else max(0.0, min(left, self._limit))
 
     async def submit(self, request: pb.SubmitGenerationRequest) -> generation_pb2.Generation:
@@ -156,9 +156,9 @@ class SchedulerClient:
         self,
         method: grpc.aio.UnaryUnaryMultiCallable[Q, A],
         request: Q,
-        context: grpc.aio.ServicerContext,
+        context: grpc.aio.ServicerContext | None,
     ) -> A:
-        """A call, within the caller's deadline."""
+        """A call, within the caller's deadline; None: it is for several callers."""
         answer: A = await method(request, timeout=self._timeout(context), wait_for_ready=True)
         return answer
 

@@ -26,6 +26,7 @@ from atelier.service import serving
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import scheduler_pb2, scheduler_pb2_grpc
 from gateway.identity import Caller
+from gateway.key_tries import EVERYBODY_BURST, KeyTries
 from gateway.keys import Found, Keys
 from tests.support.door import Door, Refusal, door, refusal
 from tests.support.error_table import (
@@ -47,6 +48,7 @@ ELSEWHERE = {
     "MODEL_IN_USE": "test_fleet.py",
     "MODEL_PINNED": "test_fleet.py",
     "NO_ROOM": "test_fleet.py",
+    "KEYS_TRIED_TOO_OFTEN": "test_error_table.py",
 }
 # Hard to come by with real parts: a scheduler that raises just that, behind the real gateway.
 SCRIPTED: dict[str, Exception] = {
@@ -116,13 +118,32 @@ SHOWN: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+async def test_the_row_of_keys_that_are_tried_is_so(scheduler: Process) -> None:
+    async def find(key_id: str) -> None:
+        return None
+
+    async with door(
+        scheduler.address, identify=Keys(find, tries=KeyTries(clock=lambda: 0.0)).identify
+    ) as caller:
+
+        async def tell(number: int) -> Refusal:
+            text = new_key(number.to_bytes(9, "big"), b"a" * 32)
+            sent = (("authorization", f"Bearer {text}"),)
+            call = partial(caller.generations.GetGeneration, metadata=sent)
+            return await refusal(call, pb.GetGenerationRequest(id=ID))
+
+        told = [await tell(number) for number in range(int(EVERYBODY_BURST) + 1)]
+    assert {one.reason for one in told[:-1]} == {"API_KEY_UNKNOWN"}
+    as_told(OF_CALLS["KEYS_TRIED_TOO_OFTEN"], told[-1])
+
+
 @pytest.mark.parametrize("reason", SHOWN)
 async def test_a_row_of_keys_is_so(scheduler: Process, reason: str) -> None:
     text, known = SHOWN[reason]
     stored = read_key(KEY)
     assert stored
 
-    async def find(key_id: str, context: Any) -> Found | None:
+    async def find(key_id: str) -> Found | None:
         who = Caller("local", frozenset({"read"}), key_id)
         whole = {"expire_time": None, "revoked": False, **known}
         return Found(who, stored.secret_hash, **whole) if key_id == KEY_ID else None

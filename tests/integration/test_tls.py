@@ -60,7 +60,7 @@ class Asked(ModelServicer):
 
 @asynccontextmanager
 async def door(files: CertificateFiles, **keys: Any) -> AsyncIterator[tuple[str, Asked]]:
-    async def nobody(key_id: str, context: Context) -> None:
+    async def nobody(key_id: str) -> None:
         return None
 
     asked, address = Asked(), free_address()

@@ -12,7 +12,7 @@ from atelier.api_keys import new_key, read_key
 from atelier.errors import AtelierError
 from gateway.certificates import callers_by_uri
 from gateway.identity import Caller
-from gateway.keys import KNOWN_SECONDS, MOST_REMEMBERED, UNKNOWN_SECONDS, Found, Keys
+from gateway.keys import KNOWN_SECONDS, UNKNOWN_SECONDS, Found, Keys
 
 TEXT = new_key(b"a" * 9, b"a" * 32)
 SHOWN = read_key(TEXT)
@@ -33,6 +33,10 @@ class Call:
 
     authorization: list[str] = field(default_factory=list)
     uris: tuple[bytes, ...] = ()
+    from_: str = "ipv4:192.0.2.7:4711"
+
+    def peer(self) -> str:
+        return self.from_
 
     def invocation_metadata(self) -> list[tuple[str, str]]:
         return [("user-agent", "x"), *(("authorization", text) for text in self.authorization)]
@@ -49,7 +53,7 @@ class Scene:
     now: float = 0.0
     asked: list[str] = field(default_factory=list)
 
-    async def find(self, key_id: str, context: Any) -> Found | None:
+    async def find(self, key_id: str) -> Found | None:
         self.asked.append(key_id)
         return self.found if self.found and key_id == self.found.caller.key_id else None
 
@@ -127,17 +131,6 @@ async def test_a_new_key_is_known_a_second_after_it_was_not() -> None:
     scene.now = UNKNOWN_SECONDS
     assert await whose(keys) == FOUND.caller
     assert UNKNOWN_SECONDS <= 1
-
-
-async def test_who_tries_keys_fills_no_memory() -> None:
-    scene = Scene(None)
-    keys = scene.keys()
-    for number in range(MOST_REMEMBERED + 10):
-        await why_not(keys, Call([f"Bearer {new_key(number.to_bytes(9, 'big'), b'x' * 32)}"]))
-    assert len(keys._remembered) == MOST_REMEMBERED
-    scene.now, scene.found = 2.0, FOUND
-    await whose(keys)
-    assert len(keys._remembered) == 1
 
 
 async def test_without_a_key_a_call_is_the_certificate_s_or_everybody_s() -> None:

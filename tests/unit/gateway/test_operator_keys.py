@@ -19,7 +19,7 @@ def id_of(text: str) -> str:
     return key.id
 
 
-async def nobody(key_id: str, context: object) -> Found | None:
+async def nobody(key_id: str) -> Found | None:
     return None
 
 
@@ -39,18 +39,18 @@ def path(tmp_path: Path) -> Path:
 
 async def test_a_key_of_the_file_has_every_scope(path: Path) -> None:
     find = OperatorKeys(path, "house").before(nobody)
-    found = await find(id_of(FIRST), None)  # type: ignore[arg-type]
+    found = await find(id_of(FIRST))
     shown = read_key(FIRST)
     assert found and shown and shown.is_that_of(found.secret_hash)
     assert (found.caller.tenant, found.caller.scopes) == ("house", frozenset(SCOPES))
-    assert await find(id_of(SECOND), None) is None  # type: ignore[arg-type]
+    assert await find(id_of(SECOND)) is None
 
 
 async def test_one_key_takes_another_s_place_without_a_restart(path: Path) -> None:
     find = OperatorKeys(path, "house").before(nobody)
 
     async def taken() -> list[bool]:
-        return [await find(id_of(text), None) is not None for text in (FIRST, SECOND)]  # type: ignore[arg-type]
+        return [await find(id_of(text)) is not None for text in (FIRST, SECOND)]
 
     for text, good in (
         (f"{FIRST}\n{SECOND}\n", [True, True]),
