@@ -24,6 +24,9 @@ class Tenants:
         self.store = store
         self.house_plan = live.limits.default = house_plan
         self._live = live
+        # Held from a statement until its plans hold: what was read before a plan was set would
+        # otherwise take its place.
+        self._in_step = asyncio.Lock()
 
     async def take_up(self) -> None:
         """To be called before anything is submitted.
@@ -31,8 +34,9 @@ class Tenants:
         Raises:
             UnavailableError: the database is away.
         """
-        plans = {one.tenant: one.plan for one in await self.store.plans()}
-        self._live.limits.set_all(plans, self._live.now())
+        async with self._in_step:
+            plans = {one.tenant: one.plan for one in await self.store.plans()}
+            self._live.limits.set_all(plans, self._live.now())
 
     def plan_of(self, tenant: str) -> Plan:
         """Its own, or the house's."""
@@ -40,13 +44,15 @@ class Tenants:
 
     async def set(self, tenant: str, plan: Plan) -> StoredPlan:
         """It holds once it is durable."""
-        stored = await self.store.set_plan(tenant, plan)
-        self._live.limits.set(tenant, stored.plan, self._live.now())
+        async with self._in_step:
+            stored = await self.store.set_plan(tenant, plan)
+            self._live.limits.set(tenant, stored.plan, self._live.now())
         return stored
 
     async def unset(self, tenant: str) -> None:
-        await self.store.unset_plan(tenant)
-        self._live.limits.set(tenant, None, self._live.now())
+        async with self._in_step:
+            await self.store.unset_plan(tenant)
+            self._live.limits.set(tenant, None, self._live.now())
 
     async def run(self) -> None:
         """Make sums until cancelled, and follow plans whose writing was not acknowledged."""
