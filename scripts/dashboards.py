@@ -166,6 +166,9 @@ TENANTS = (
     Panel("Submitted", "reqps", {
         rate("atelier_generations_submitted_total", "tenant"): "{{tenant}}",
     }, stacked=True),
+    Panel("Not let in", "reqps", {
+        never(rate("atelier_refusals_total", "reason, quota")): "{{reason}} {{quota}}",
+    }, "Of all tenants: the quota that refuses, where it was a plan's.", stacked=True),
     Panel("Waiting", "short", {
         "sum by (tenant) (atelier_queue_depth)": "{{tenant}}",
     }, stacked=True),
