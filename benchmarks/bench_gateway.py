@@ -1,9 +1,10 @@
 """`make bench-gateway`: the speed of the door, beside the least that a server in Python can do.
 
 A gateway, a scheduler and PostgreSQL, each a process as in production, and a bare grpc.aio echo of
-the same message; no devices, so that what is submitted waits. Callers, house and echo share this
-machine's cores. Everything is measured in turns, several times, and told by its median: others may
-use the machine meanwhile. What a call costs in processor time, by process, does not depend on them.
+the same message; no devices, so that what is submitted waits. All but the echo's calls show an API
+key. Callers, house and echo share this machine's cores. Everything is measured in turns, several
+times, and told by its median: others may use the machine meanwhile. What a call costs in processor
+time, by process, does not depend on them.
 
 Writes gateway.json, gateway.md and gateway.svg.
 """
@@ -94,17 +95,20 @@ async def _run(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
     measured = {kind: Measured() for kind in KINDS}
     loads = []
     async with running(folder / "state") as door:
-        made = await call(Job("submit", door.gateway, 1.0, CALLERS))  # the first of everything
+        made = await call(
+            Job("submit", door.gateway, 1.0, CALLERS, key=door.key)
+        )  # the first of everything
         for _ in range(rounds):
             loads.append(os.getloadavg()[0])
             for kind, one in measured.items():
                 address = door.echo if kind == "echo" else door.gateway
-                job = Job(kind, address, seconds, CALLERS, ids=made.ids[:1000])
+                job = Job(kind, address, seconds, CALLERS, ids=made.ids[:1000], key=door.key)
                 await _measure(door, job, one)
         half = statistics.median(measured["submit"].rates) / 2
         quiet = Measured()
         for _ in range(QUIET_ROUNDS):
-            await _measure(door, Job("submit", door.gateway, seconds, rate=half), quiet)
+            job = Job("submit", door.gateway, seconds, rate=half, key=door.key)
+            await _measure(door, job, quiet)
         watched = await _watched(door, made.ids[:WATCHED])
     return _report(measured, quiet, half, watched, loads, seconds)
 
@@ -126,9 +130,10 @@ async def _watched(door: Door, ids: list[str]) -> Watched:
         held.update(
             {name: (resident_bytes(door.pids[name]) - before[name]) / WATCHERS for name in rooms}
         )
-        await call(Job("cancel", door.gateway, WATCH_SECONDS, ids=ids))
+        await call(Job("cancel", door.gateway, WATCH_SECONDS, ids=ids, key=door.key))
 
-    came = await call(Job("watch", door.gateway, WATCH_SECONDS, WATCHERS, ids=ids), cancel)
+    watch = Job("watch", door.gateway, WATCH_SECONDS, WATCHERS, ids=ids, key=door.key)
+    came = await call(watch, cancel)
     return Watched(came.ends, came.views, came.errors, came.waited[0], held)
 
 

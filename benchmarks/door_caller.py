@@ -36,7 +36,7 @@ class Job:
         callers: one call after another each; 0: `rate` calls a second, whatever becomes of them.
         ids: of generations to get, each in its turn; to cancel, once each; to watch, by as many
             watchers each as make `callers` of them.
-        key: an API key to submit with; empty: none.
+        key: an API key to show; empty: none. The echo asks for none.
     """
 
     kind: str
@@ -91,7 +91,7 @@ async def do(job: Job) -> Came:
 
 
 def _call(job: Job, channel: grpc.aio.Channel, came: Came) -> Call:
-    door = generation_pb2_grpc.GenerationServiceStub(channel)
+    door, shown = generation_pb2_grpc.GenerationServiceStub(channel), _shown(job)
     if job.kind == "echo":
         echo = channel.unary_unary(
             METHOD,
@@ -102,21 +102,23 @@ def _call(job: Job, channel: grpc.aio.Channel, came: Came) -> Call:
     if job.kind == "get":
         ids = itertools.cycle(job.ids)
         return lambda: door.GetGeneration(
-            pb.GetGenerationRequest(id=next(ids)), timeout=CALL_SECONDS
+            pb.GetGenerationRequest(id=next(ids)), timeout=CALL_SECONDS, metadata=shown
         )
     if job.kind == "cancel":
         once = iter(job.ids)
         return lambda: door.CancelGeneration(
-            pb.CancelGenerationRequest(id=next(once)), timeout=CALL_SECONDS
+            pb.CancelGenerationRequest(id=next(once)), timeout=CALL_SECONDS, metadata=shown
         )
-
-    shown = [("authorization", f"Bearer {job.key}")] if job.key else []
 
     async def submit() -> None:
         answer = await door.CreateGeneration(request(), timeout=CALL_SECONDS, metadata=shown)
         came.ids.append(answer.generation.id)
 
     return submit
+
+
+def _shown(job: Job) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {job.key}")] if job.key else []
 
 
 async def _closed(job: Job, call: Call, came: Came, began: float) -> None:
@@ -149,7 +151,9 @@ async def _watch(job: Job, channel: grpc.aio.Channel, came: Came) -> None:
         seen, state = 0, pb.GENERATION_STATE_UNSPECIFIED
         request = pb.WatchGenerationRequest(id=generation_id)
         try:
-            async for answer in door.WatchGeneration(request, timeout=job.seconds):
+            async for answer in door.WatchGeneration(
+                request, timeout=job.seconds, metadata=_shown(job)
+            ):
                 seen, state = seen + 1, answer.generation.state
                 if seen == 1:
                     unseen -= 1
