@@ -189,15 +189,23 @@ def table(tenants: Sequence[pb.Tenant]) -> Table:
 
 
 def usage_table(usage: Sequence[usage_pb2.Usage]) -> Table:
-    """Usage for a person; bytes in MiB."""
-    rows = Table("DAY", "MODEL", "ENDED", "SUCCEEDED", "GPU-SECONDS", "PICTURES", "VIDEOS", "MiB")
+    """Usage for a person."""
+    rows = Table("DAY", "MODEL", "ENDED", "SUCCEEDED", "GPU-SECONDS", "PICTURES", "VIDEOS", "BYTES")
     for one in usage:
         rows.add_row(
             one.day, one.model, str(one.generations), str(one.succeeded),
             f"{one.gpu_seconds:.1f}", str(one.pictures), str(one.videos),
-            f"{one.bytes / 2**20:.1f}",
+            _size(one.bytes),
         )  # fmt: skip
     return rows
+
+
+def _size(count: int) -> str:
+    """Bytes in the largest unit of which there is one at least."""
+    for power, unit in enumerate(("B", "KiB", "MiB", "GiB")):
+        if count < 1024 ** (power + 1):
+            return f"{count / 1024**power:.{1 if power else 0}f} {unit}"
+    return f"{count / 1024**4:,.1f} TiB"
 
 
 def _bound(value: float, burst: float = 0) -> str:
