@@ -82,17 +82,22 @@ async def serving(
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     credentials: grpc.ServerCredentials | None = None,
     grace_seconds: Callable[[], float] = lambda: STOP_GRACE_SECONDS,
+    most_streams: int | None = None,
 ) -> AsyncIterator[health.aio.HealthServicer]:
     """Serve on `address` with health and reflection; on leaving, NOT_SERVING, then a short grace.
 
     Args:
         meter: how long calls take goes there.
         grace_seconds: for calls under way when it stops, asked for then.
+        most_streams: calls of one connection at a time; its client holds more of them back. None:
+            no bound, as between parts, where one connection carries everybody's.
 
     Raises:
         RuntimeError: the address is taken.
     """
     options = {**dict(SERVER_OPTIONS), "grpc.max_receive_message_length": max_request_bytes}
+    if most_streams is not None:
+        options["grpc.max_concurrent_streams"] = most_streams
     # The errors' own is inside: what is measured is what the caller is told.
     measuring = [MeasuringInterceptor(meter)] if meter and is_scraped(meter) else []
     server = grpc.aio.server(

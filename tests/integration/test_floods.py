@@ -15,6 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from atelier.api_keys import SCOPES
 from atelier.rpc import MAX_METADATA_BYTES
 from atelier.v1 import (
     access_pb2,
@@ -27,6 +28,7 @@ from atelier.v1 import (
 from atelier.v1 import generation_pb2 as pb
 from benchmarks.door_stack import resident_bytes
 from gateway.app import MAX_REQUEST_BYTES
+from gateway.identity import Caller
 from tests.faults.proxy import FaultProxy
 from tests.fuzz.stack import Target, running
 from tests.support.agent import ScriptedAgent
@@ -202,3 +204,38 @@ async def test_a_flood_is_refused_to_who_sends_it_and_to_nobody_else(target: Tar
     assert {"taken", "QUOTA_EXCEEDED"} <= set(ends), ends
     assert set(ends) <= {"taken", "QUOTA_EXCEEDED", "REFUSED_TOO_OFTEN"}, ends
     assert ends["QUOTA_EXCEEDED"] > 4 * ends["taken"], ends
+
+
+async def test_streams_of_a_tenant_are_bounded_and_of_no_other(target: Target) -> None:
+    async def identify(method: str, context: grpc.aio.ServicerContext) -> Caller:
+        sent = dict(context.invocation_metadata() or ())
+        return Caller(str(sent["tenant"]), frozenset(SCOPES))
+
+    async with door(target.scheduler.address, identify=identify, most_streams=3) as house:
+
+        async def watched(tenant: str) -> Any:
+            """A watch that has seen how things stand."""
+            who = [("tenant", tenant)]
+            made = await house.generations.CreateGeneration(drawn(), timeout=20, metadata=who)
+            asked = pb.WatchGenerationRequest(id=made.generation.id)
+            watch = house.generations.WatchGeneration(asked, timeout=20, metadata=who)
+            assert await watch.read() is not grpc.aio.EOF
+            return watch
+
+        open_ = [await watched("many") for _ in range(3)]
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await watched("many")
+        told = refusal_of(rpc_status.from_call(refused.value))
+        assert (told.code, told.reason) == ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")
+        assert told.quota.startswith("streams") and told.retry
+        open_.append(await watched("another"))
+        open_[0].cancel()
+        async with asyncio.timeout(10):
+            while True:  # the gateway hears of it in its own time
+                try:
+                    open_.append(await watched("many"))
+                    break
+                except grpc.aio.AioRpcError:
+                    await asyncio.sleep(0.05)
+        for one in open_:
+            one.cancel()

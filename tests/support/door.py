@@ -27,7 +27,7 @@ from atelier.v1 import (
 from gateway.app import MAX_REQUEST_BYTES
 from gateway.fleet_servicer import FleetServicer
 from gateway.generation_servicer import GenerationServicer
-from gateway.identity import Caller, Identify, IdentityInterceptor
+from gateway.identity import MOST_STREAMS, Caller, Identify, IdentityInterceptor
 from gateway.inputs import HELD_BYTES, Inputs
 from gateway.model_servicer import ModelServicer
 from gateway.preset_servicer import PresetServicer
@@ -64,6 +64,7 @@ async def door(
     s3_address: str = "127.0.0.1:9",
     held_bytes: int = HELD_BYTES,
     identify: Identify | None = None,
+    most_streams: int = MOST_STREAMS,
 ) -> AsyncIterator[Door]:
     settings = ObjectStoreSettings(
         s3_endpoint=s3_address,
@@ -94,7 +95,7 @@ async def door(
             [],
             register,
             MAX_REQUEST_BYTES,
-            interceptors=[IdentityInterceptor(identify or everybody)],
+            interceptors=[IdentityInterceptor(identify or everybody, most_streams)],
         ),
         grpc.aio.insecure_channel(address) as channel,
     ):
