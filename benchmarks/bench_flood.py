@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import statistics
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from atelier.v1 import access_pb2, access_pb2_grpc, tenant_pb2, tenant_pb2_grpc
 from benchmarks import plot
 from benchmarks.claims import claim, table
 from benchmarks.door_caller import Came, Job
-from benchmarks.door_stack import Door, call, running
+from benchmarks.door_stack import Door, Stolen, call, running
 
 CALM_RATE = 100.0  # calls a second
 PLAN_RATE, FLOOD_RATE = 25.0, 500.0
@@ -43,19 +44,26 @@ class Measured:
     """The calm tenant's calls, over all rounds. Seconds."""
 
     waited: list[float] = field(default_factory=list)
+    p99: list[float] = field(default_factory=list)  # of each round
     errors: Counter[str] = field(default_factory=Counter)
 
     def add(self, came: Came) -> None:
         self.waited += came.waited
+        if came.waited:
+            self.p99.append(_at(came.waited, 0.99))
         self.errors.update(came.errors)
 
     def at(self, share: float) -> float:
-        return sorted(self.waited)[int(share * (len(self.waited) - 1))]
+        return _at(self.waited, share)
+
+
+def _at(waited: list[float], share: float) -> float:
+    return sorted(waited)[int(share * (len(waited) - 1))]
 
 
 def main(
     out: Annotated[Path, typer.Option("--out", "-o")] = Path("benchmarks/results"),
-    rounds: Annotated[int, typer.Option()] = 8,
+    rounds: Annotated[int, typer.Option()] = 12,
     seconds: Annotated[float, typer.Option(help="Of each side in each round.")] = 5.0,
 ) -> None:
     """Measure, and say what holds."""
@@ -77,7 +85,7 @@ def main(
 
 async def _run(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
     alone, beside, flood = Measured(), Measured(), Measured()
-    loads, flooded = [], 0.0
+    loads, flooded, stolen = [], 0.0, Stolen()
     async with running(folder / "state") as door:
         calm_key, flood_key = await _tenants(door)
         calm = Job("submit", door.gateway, seconds, rate=CALM_RATE, key=calm_key)
@@ -93,7 +101,7 @@ async def _run(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
             beside.add(await call(calm))
             flood.add(await rising)
             flooded += wave.seconds
-    return _report(alone, beside, flood, flooded, loads)
+    return _report(alone, beside, flood, flooded, loads, stolen.share())
 
 
 async def _tenants(door: Door) -> tuple[str, str]:
@@ -114,9 +122,16 @@ async def _tenants(door: Door) -> tuple[str, str]:
 
 
 def _report(
-    alone: Measured, beside: Measured, flood: Measured, flooded: float, loads: list[float]
+    alone: Measured,
+    beside: Measured,
+    flood: Measured,
+    flooded: float,
+    loads: list[float],
+    stolen: float,
 ) -> dict[str, Any]:
-    times = beside.at(0.99) / alone.at(0.99)
+    # Of what was beside each other: others come and go on the machine.
+    rounds = [b / a for a, b in zip(alone.p99, beside.p99, strict=True)]
+    times = statistics.median(rounds)
     failed = sum(alone.errors.values()) + sum(beside.errors.values())
     refused = flood.errors["RESOURCE_EXHAUSTED"]
     admitted = len(flood.waited) / flooded
@@ -127,11 +142,19 @@ def _report(
         "rounds": len(loads),
         "cores": os.cpu_count(),
         "load": {"least": min(loads), "most": max(loads)},
+        "stolen": stolen,
+        "p99_beside_of_alone": rounds,
         "alone": {"calls": len(alone.waited), "p50": alone.at(0.5), "p99": alone.at(0.99)},
         "beside": {"calls": len(beside.waited), "p50": beside.at(0.5), "p99": beside.at(0.99)},
         "flood": {"a_second": FLOOD_RATE, "admitted_a_second": admitted, "refused": refused},
         "claims": [
-            claim("p99 beside a flood, of that alone", times, "", MOST_TIMES, times <= MOST_TIMES),
+            claim(
+                "p99 beside a flood, of that alone (median of rounds)",
+                times,
+                "",
+                MOST_TIMES,
+                times <= MOST_TIMES,
+            ),
             claim("calls of the calm tenant that failed", failed, "", 0, failed == 0),
             claim("the flood's calls taken", admitted, "a second", most, admitted <= most),
             claim("and no fewer than", admitted, "a second", least, admitted >= least),
@@ -149,7 +172,8 @@ def _page(report: dict[str, Any]) -> str:
             f"One tenant makes {CALM_RATE:g} submits a second; another {FLOOD_RATE:g}, of which its"
             f" plan has {PLAN_RATE:g}: {report['rounds']} rounds in turns, on"
             f" {report['cores']} cores that callers and house share. Load of the machine:"
-            f" {load['least']:.1f} to {load['most']:.1f}. Of the flood"
+            f" {load['least']:.1f} to {load['most']:.1f}; {report['stolen']:.0%} of the processors"
+            " went to others on its host. Of the flood"
             f" {flood['admitted_a_second']:.0f} a second were taken, {flood['refused']:,} refused.",
             "",
             "| the calm tenant's submits | calls | p50 ms | p99 ms |",

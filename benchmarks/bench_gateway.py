@@ -28,7 +28,7 @@ from rich.console import Console
 from benchmarks import plot
 from benchmarks.claims import claim, table
 from benchmarks.door_caller import Came, Job
-from benchmarks.door_stack import Door, call, cpu_seconds, resident_bytes, running
+from benchmarks.door_stack import Door, Stolen, call, cpu_seconds, resident_bytes, running
 
 KINDS = ("echo", "submit", "get")
 CALLERS = 128
@@ -93,7 +93,7 @@ def main(
 
 async def _run(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
     measured = {kind: Measured() for kind in KINDS}
-    loads = []
+    loads, stolen = [], Stolen()
     async with running(folder / "state") as door:
         made = await call(
             Job("submit", door.gateway, 1.0, CALLERS, key=door.key)
@@ -110,7 +110,7 @@ async def _run(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
             job = Job("submit", door.gateway, seconds, rate=half, key=door.key)
             await _measure(door, job, quiet)
         watched = await _watched(door, made.ids[:WATCHED])
-    return _report(measured, quiet, half, watched, loads, seconds)
+    return _report(measured, quiet, half, watched, loads, seconds, stolen.share())
 
 
 async def _measure(door: Door, job: Job, measured: Measured) -> None:
@@ -144,6 +144,7 @@ def _report(
     watched: Watched,
     loads: list[float],
     seconds: float,
+    stolen: float,
 ) -> dict[str, Any]:
     echo = measured["echo"]
     shares = {
@@ -164,6 +165,7 @@ def _report(
         "callers": CALLERS,
         "cores": os.cpu_count(),
         "load": {"least": min(loads), "most": max(loads)},
+        "stolen": stolen,
         "kinds": {kind: _told(one) for kind, one in measured.items()},
         "half_of_peak": {"rate": half, **_told(quiet)},
         "of_the_echo": shares,
@@ -229,7 +231,8 @@ def _page(report: dict[str, Any]) -> str:
             f"{report['callers']} callers at a time, {report['rounds']} rounds of"
             f" {report['seconds']:g} s a kind, in turns, on {report['cores']} cores that callers,"
             f" house and echo share; medians. Load of the machine while it was measured:"
-            f" {load['least']:.1f} to {load['most']:.1f}.",
+            f" {load['least']:.1f} to {load['most']:.1f}; {report['stolen']:.0%} of the processors"
+            " went to others on its host.",
             "",
             "| call | a second | of the echo | p50 ms | p99 ms |"
             " processor µs a call: caller | echo | gateway | scheduler | PostgreSQL |",

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -94,6 +95,24 @@ def cpu_seconds(pid: int) -> float:
         if pid in (int(stat.parent.name), int(fields[1])):
             ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def stolen_seconds() -> float:
+    """Of this machine's processors, that went to others on the same host, since it started."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()
+    return int(fields[8]) / os.sysconf("SC_CLK_TCK")
+
+
+class Stolen:
+    """What share of the processors went to others meanwhile: what a virtual machine cannot see in
+    its own load."""
+
+    def __init__(self) -> None:
+        self._before, self._began = stolen_seconds(), time.monotonic()
+
+    def share(self) -> float:
+        took = (time.monotonic() - self._began) * (os.cpu_count() or 1)
+        return (stolen_seconds() - self._before) / took
 
 
 def resident_bytes(pid: int) -> int:
