@@ -7,10 +7,10 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.resources import files
-from typing import Any, LiteralString, Self
+from typing import Any, LiteralString, Self, TypeVar
 
 import psycopg
 import structlog
@@ -25,6 +25,8 @@ from atelier.instruments import DATABASE_DURATION, DATABASE_WAITING
 from atelier.metrics import Labels, histogram, is_scraped, observe
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 CHECK_SECONDS = 2.0  # for a line to show that it works, before it is used
 ANSWER_SECONDS = 7.0  # for a statement: one that the database can still end, it ends sooner
@@ -160,6 +162,14 @@ async def _read_out(cursor: psycopg.AsyncCursor[dict[str, Any]]) -> list[Mapping
         if len(some) == ROWS_AT_ONCE:
             await asyncio.sleep(0)
     return rows
+
+
+async def in_pieces(items: Iterable[T]) -> AsyncIterator[T]:
+    """However many there are, nobody is held up for long."""
+    for number, one in enumerate(items):
+        if number % ROWS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        yield one
 
 
 async def _check(connection: psycopg.AsyncConnection[Any]) -> None:

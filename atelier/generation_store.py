@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from atelier.database import Database
+from atelier.database import Database, in_pieces
 from atelier.errors import DeletedError, UnavailableError
 from atelier.generation import (
     FINAL,
@@ -176,7 +176,8 @@ class GenerationStore:
 
     async def standing(self) -> dict[str, int | None]:
         """Ids of all unfinished generations, with the lease_token of those that run."""
-        return {row["id"]: row["lease_token"] for row in await self.database.rows("standing")}
+        rows = await self.database.rows("standing")
+        return {row["id"]: row["lease_token"] async for row in in_pieces(rows)}
 
     async def requeued_for(self, generation_id: str, reasons: Sequence[str]) -> int:
         """How often it was queued again for one of these reasons."""

@@ -5,12 +5,12 @@ between memory and the database, which a lost acknowledgement leaves behind.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from atelier.database import ROWS_AT_ONCE
+from atelier.database import in_pieces
 from atelier.errors import UnavailableError
 from atelier.generation_store import GenerationStore
 from scheduler.background import Background
@@ -102,10 +102,10 @@ class Sysmon:
         watchers = self._live.watchers
         known = watchers.ids()
         standing = await self._store.standing()
-        async for generation_id in _in_pieces(standing):
+        async for generation_id in in_pieces(standing):
             if not self._live.agrees(generation_id, standing[generation_id]):
                 await self._follow(generation_id)
-        async for generation_id in _in_pieces(known):
+        async for generation_id in in_pieces(known):
             if generation_id not in standing and watchers.is_live(generation_id):
                 await self._follow(generation_id)
 
@@ -120,11 +120,3 @@ class Sysmon:
         if final:
             return self._live.watchers.is_live(generation_id)
         return not self._live.agrees(generation_id, lease_token)
-
-
-async def _in_pieces(ids: Iterable[str]) -> AsyncIterator[str]:
-    """However many there are, nobody is held up for long."""
-    for number, one in enumerate(ids):
-        if number % ROWS_AT_ONCE == 0:
-            await asyncio.sleep(0)
-        yield one
