@@ -169,6 +169,7 @@ CASES ?= 100000
 FUZZ_SEED ?=
 fuzz: .venv/.embedded .venv/.dev ## CASES requests that no caller should send, to every method; writes benchmarks/results/fuzz.* (10 minutes)
 	@.venv/bin/python -m tests.fuzz --cases $(CASES) --out benchmarks/results $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
+	@EXAMPLES=300 .venv/bin/python -m pytest -q tests/integration/test_two_tenants.py
 
 fuzz-guided: .venv/.dev ## what reads requests in the gateway, by libFuzzer for 5 minutes (35 MB, into build/atheris)
 	@.venv/bin/pip install --quiet --no-deps --upgrade --target build/atheris atheris==3.0.0
