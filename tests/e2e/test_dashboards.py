@@ -21,7 +21,7 @@ import pytest
 from atelier.v1 import fleet_pb2, webhook_pb2, webhook_pb2_grpc
 from atelier.v1 import generation_pb2 as pb
 from scripts.dashboards import DASHBOARDS, Panel
-from tests.e2e.conftest import Stack, create
+from tests.e2e.conftest import Stack, create, wait_until
 from tests.support.ports import free_address
 from tests.support.prometheus import tool
 
@@ -180,6 +180,10 @@ def test_every_part_is_there_and_nothing_is_alarming(prometheus: Prometheus) -> 
 
 def test_devices_times_add_up(prometheus: Prometheus) -> None:
     """What a device does is told of each second of it, once."""
+    known = "count by (device) (atelier_device_time_seconds_total offset 20s)"
+    wait_until(  # on a quick machine all else is asked before there are 20 s to tell of
+        lambda: len(prometheus.ask("query", query=known)["result"]) == 2, 40, lambda: known
+    )
     total = "sum by (device) (rate(atelier_device_time_seconds_total[20s]))"
     latest = prometheus.ask("query", query=total)["result"]
     assert len(latest) == 2
