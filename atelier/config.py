@@ -29,7 +29,7 @@ from atelier.config_lines import (
     Settings,
     is_loopback,
 )
-from atelier.plan import Plan, plan_violations
+from atelier.plan import MOST_STREAMS, Plan, plan_violations
 
 
 def model_repository() -> Path:
@@ -174,9 +174,7 @@ class GatewaySettings(ObjectStoreSettings, WebhookRulesSettings, LineSettings):
     # URIs that have the scope admin as well, or, where they are of no tenant, that alone.
     certificate_admins: list[str] = Field(default_factory=list)
     call_timeout_seconds: float = 60.0  # for callers that set no deadline
-    max_streams: int = Field(
-        default=10_000, ge=1
-    )  # watches of one tenant at this gateway at a time
+    max_streams: int = Field(default=MOST_STREAMS, ge=1)  # of one tenant, open here at a time
     gateway_metrics_listen: LoopbackAddress | None = None  # as the scheduler's metrics_listen
 
     @model_validator(mode="after")

@@ -66,7 +66,7 @@ RATIOS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
 
 _C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
 _S = ("scheduler",)
-_WAITED_FOR = ("gateway", "scheduler")
+_WAY_IN = ("gateway", "scheduler")
 
 RPC_DURATION = Instrument(
     "rpc.server.call.duration", _H, "s", "Calls that ended; a stream's is the whole of it",
@@ -105,27 +105,21 @@ GC_PAUSE = Instrument(
     "atelier.gc.pause", _H, "s",
     "Pauses by Python's garbage collector. Generation 0: young objects, ten times a second;"
     " 2: all that is not frozen, once a second (of a gateway once a minute)",
-    _WAITED_FOR, ("generation",), PAUSES,
+    _WAY_IN, ("generation",), PAUSES,
     worry="generation 2 is often over 10 ms",
 )  # fmt: skip
 GC_COLLECTED = Instrument(
-    "atelier.gc.collected", _C, "{object}", "Objects in cycles that nobody referred to", _WAITED_FOR
+    "atelier.gc.collected", _C, "{object}", "Objects in cycles that nobody referred to", _WAY_IN
 )
 GC_FROZEN = Instrument(
     "atelier.gc.frozen", _G, "{object}",
-    "Objects that the collector passes over, since they outlived a full collection", _WAITED_FOR,
+    "Objects that the collector passes over, since they outlived a full collection", _WAY_IN,
     worry="it grows without the queue growing, for hours",
-)  # fmt: skip
-KEY_TRIES = Instrument(
-    "atelier.keys.tries", _C, "{call}",
-    "Calls with a key that is not taken; outcome: wrong (nobody has it), or refused (not looked at,"
-    " for too many were wrong)", ("gateway",), ("outcome",),
-    worry="refused grows: somebody makes keys up",
 )  # fmt: skip
 LOOP_LAG = Instrument(
     "atelier.loop.lag", _H, "s",
     "How late the event loop woke, ten times a second. All else waits as long",
-    _WAITED_FOR, (), LAGS,
+    _WAY_IN, (), LAGS,
     worry="its 99th percentile is over 100 ms: no core to spare, or something blocks the loop",
 )  # fmt: skip
 
@@ -162,9 +156,14 @@ REQUEUED = Instrument(
 )  # fmt: skip
 REFUSALS = Instrument(
     "atelier.refusals", _C, "{generation}",
-    "Generations not let in; quota: of a plan, where it was one",
-    _WAITED_FOR, ("reason", "quota"),
+    "Generations not let in; quota: of a plan, where it was one", _WAY_IN, ("reason", "quota"),
     worry="QUEUE_FULL grows",
+)  # fmt: skip
+KEY_TRIES = Instrument(
+    "atelier.keys.tries", _C, "{call}",
+    "Calls with a key that is not taken; outcome: wrong (nobody has it), or refused (not looked at,"
+    " for too many were wrong)", ("gateway",), ("outcome",),
+    worry="refused grows: somebody makes keys up",
 )  # fmt: skip
 PREEMPTIONS = Instrument(
     "atelier.preemptions", _C, "{decision}", "Decisions to take a generation off its device", _S,

@@ -48,13 +48,18 @@ LOOK_SECONDS = 0.1  # how often the lag of the loop is looked at
 MOST_WAITING = 10_000  # pauses that the loop did not record yet
 
 
+def set_aside() -> None:
+    """What is there is never looked at again, and the rest less often than Python would."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*THRESHOLDS)
+
+
 @contextmanager
 def settled() -> Iterator[None]:
     """Freeze what is there, and what full collections leave; on leaving, all is as it was."""
     before = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*THRESHOLDS)
+    set_aside()
     gc.callbacks.append(_freeze_survivors)
     try:
         yield

@@ -14,6 +14,8 @@ from atelier.generation import Priority
 
 MOST_A_SECOND, MOST_AT_ONCE = 100_000.0, 10_000_000
 MOST_GPU_SECONDS = 10_000_000.0
+MOST_STREAMS = 10_000  # open at one gateway, where that is told nothing else
+FULL_AGAIN_SECONDS = 5.0  # when to come again where only an end makes room
 
 
 @dataclass(frozen=True)

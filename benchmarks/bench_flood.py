@@ -27,7 +27,7 @@ from rich.console import Console
 
 from atelier.v1 import access_pb2, access_pb2_grpc, tenant_pb2, tenant_pb2_grpc
 from benchmarks import plot
-from benchmarks.claims import claim, table
+from benchmarks.claims import at, claim, table
 from benchmarks.door_caller import Came, Job
 from benchmarks.door_stack import Door, Stolen, call, running
 
@@ -50,15 +50,11 @@ class Measured:
     def add(self, came: Came) -> None:
         self.waited += came.waited
         if came.waited:
-            self.p99.append(_at(came.waited, 0.99))
+            self.p99.append(at(came.waited, 0.99))
         self.errors.update(came.errors)
 
     def at(self, share: float) -> float:
-        return _at(self.waited, share)
-
-
-def _at(waited: list[float], share: float) -> float:
-    return sorted(waited)[int(share * (len(waited) - 1))]
+        return at(self.waited, share)
 
 
 def main(

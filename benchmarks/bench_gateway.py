@@ -26,7 +26,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import plot
-from benchmarks.claims import claim, table
+from benchmarks.claims import at, claim, table
 from benchmarks.door_caller import Came, Job
 from benchmarks.door_stack import Door, Stolen, call, cpu_seconds, resident_bytes, running
 
@@ -51,8 +51,8 @@ class Measured:
     def add(self, came: Came, cpu: dict[str, float]) -> None:
         calls = max(1, len(came.waited))
         self.rates.append(came.rate)
-        self.p50.append(_at(came.waited, 0.5))
-        self.p99.append(_at(came.waited, 0.99))
+        self.p50.append(at(came.waited, 0.5))
+        self.p99.append(at(came.waited, 0.99))
         self.cpu.append({"caller": came.cpu} | {name: used / calls for name, used in cpu.items()})
         self.errors.update(came.errors)
 
@@ -205,10 +205,6 @@ def _each(over: Sequence[float], under: Sequence[float]) -> list[float]:
 
 def _sum(cpu: dict[str, float]) -> float:
     return sum(cpu.values())
-
-
-def _at(values: list[float], share: float) -> float:
-    return sorted(values)[int(share * (len(values) - 1))] if values else 0.0
 
 
 def _page(report: dict[str, Any]) -> str:

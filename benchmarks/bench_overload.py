@@ -32,7 +32,7 @@ from atelier.embedded.stack import StackOptions
 from atelier.v1 import generation_pb2 as pb
 from atelier.v1 import generation_pb2_grpc
 from benchmarks import plot
-from benchmarks.claims import claim
+from benchmarks.claims import at, claim
 from benchmarks.sleeping_repository import Sleeper, write_repository
 from benchmarks.sleeping_stack import running
 
@@ -160,10 +160,10 @@ def _report(peak: Told, flood: Told, after: Told, seconds: float) -> dict[str, A
         name: {
             "codes": dict(told.codes),
             "finished_a_second": told.rate(WARM_SECONDS, seconds),
-            "seconds_p50": _at(told.waited, 0.5),
-            "seconds_p99": _at(told.waited, 0.99),
-            "refusal_p50": _at(told.refused, 0.5),
-            "refusal_p99": _at(told.refused, 0.99),
+            "seconds_p50": at(told.waited, 0.5),
+            "seconds_p99": at(told.waited, 0.99),
+            "refusal_p50": at(told.refused, 0.5),
+            "refusal_p99": at(told.refused, 0.99),
         }
         for name, told in (("peak", peak), ("ten times", flood), ("after", after))
     }
@@ -181,10 +181,6 @@ def _report(peak: Told, flood: Told, after: Told, seconds: float) -> dict[str, A
             claim("finished afterwards, of the peak", again, "", 0.9, again >= 0.9),
         ],
     }
-
-
-def _at(values: list[float], share: float) -> float:
-    return sorted(values)[int(share * (len(values) - 1))] if values else 0.0
 
 
 def _page(report: dict[str, Any]) -> str:

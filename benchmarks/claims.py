@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -22,3 +22,8 @@ def table(claims: Iterable[dict[str, Any]]) -> list[str]:
             for one in claims
         ),
     ]
+
+
+def at(values: Sequence[float], share: float) -> float:
+    """What that share of the values does not exceed; 0 of none."""
+    return sorted(values)[int(share * (len(values) - 1))] if values else 0.0

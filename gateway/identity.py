@@ -18,13 +18,11 @@ import grpc
 import structlog
 
 from atelier.errors import QuotaExceededError
+from atelier.plan import FULL_AGAIN_SECONDS, MOST_STREAMS
 from atelier.rpc import Handle, OncePerMethod, answers_of
 from atelier.spans import parent_of
 
 Context: TypeAlias = grpc.aio.ServicerContext
-
-MOST_STREAMS = 10_000
-FULL_AGAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True)

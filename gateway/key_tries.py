@@ -32,13 +32,13 @@ from atelier.buckets import Bucket, bucket_of, soon
 from atelier.errors import ResourceExhaustedError
 from atelier.instruments import KEY_TRIES
 from atelier.metrics import counter
+from atelier.seldom import Seldom
 
 log = structlog.get_logger()
 
 ADDRESS_A_SECOND, ADDRESS_BURST = 20.0, 100.0
 EVERYBODY_A_SECOND, EVERYBODY_BURST = 100.0, 200.0
 AGAIN_SECONDS = 1.0  # for so long a key's next tries are the same one
-TOLD_SECONDS = 1.0  # a flood is no flood in the log
 
 
 class TriedTooOftenError(ResourceExhaustedError):
@@ -65,7 +65,7 @@ class KeyTries:
         self._all = Bucket(EVERYBODY_A_SECOND, EVERYBODY_BURST, EVERYBODY_BURST, clock())
         self._of: dict[str, Bucket] = {}  # by address
         self._tried: dict[str, float] = {}  # until when by id, the eldest first
-        self._told, self._untold = clock() - TOLD_SECONDS, 0
+        self._seldom = Seldom()
         self._count = counter(meter, KEY_TRIES) if meter else None
 
     def begin(self, key_id: str, address: str) -> None:
@@ -105,10 +105,8 @@ class KeyTries:
         """Raises TriedTooOftenError."""
         if self._count:
             self._count.add(1, {"outcome": "refused"})
-        now, self._untold = self._clock(), self._untold + 1
-        if now - self._told >= TOLD_SECONDS:
-            log.warning("keys tried too often", calls_not_looked_at=self._untold)
-            self._told, self._untold = now, 0
+        if calls := self._seldom.count(self._clock()):
+            log.warning("keys tried too often", calls_not_looked_at=calls)
         raise TriedTooOftenError(soon(wait_seconds))
 
     def _bucket_of(self, address: str, now: float) -> Bucket:

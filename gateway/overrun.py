@@ -17,7 +17,6 @@ for, that are guarded here; the plan is held to by the leader, for all gateways.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,12 +29,12 @@ from atelier.buckets import Bucket, bucket_of, soon
 from atelier.errors import AtelierError, ResourceExhaustedError
 from atelier.instruments import REFUSALS
 from atelier.metrics import counter
+from atelier.seldom import Seldom
 
 log = structlog.get_logger()
 
 REFUSALS_A_SECOND, BURST = 20.0, 100.0
 DEEPEST = -20.0  # a second: a batch of which a thousand were refused is not held against its tenant
-TOLD_SECONDS = 1.0  # a flood is no flood in the log
 
 
 class RefusedTooOftenError(ResourceExhaustedError):
@@ -61,7 +60,7 @@ class Overrun:
     ) -> None:
         self._clock = clock
         self._left: dict[str, Bucket] = {}  # refusals that a tenant may have; full ones are none
-        self._told: dict[str, tuple[float, int]] = {}  # when the log was told, how many since
+        self._seldom = Seldom()
         self._count = counter(meter, REFUSALS) if meter else None
 
     @contextmanager
@@ -98,10 +97,11 @@ class Overrun:
         left.level -= 1.0
 
     def _give_back(self, tenant: str, came: Came) -> None:
-        left, now = self._left.get(tenant), self._clock()
+        left = self._left.get(tenant)
+        if left is None and not came.refused:
+            return
+        now = self._clock()
         if left is None:
-            if not came.refused:
-                return
             left = bucket_of(self._left, tenant, REFUSALS_A_SECOND, BURST, now)
             left.level -= 1.0  # that it would have held
         left.level = max(DEEPEST, left.fill(now) + 1.0 + came.taken - came.refused)
@@ -111,10 +111,5 @@ class Overrun:
     def _tell(self, tenant: str, now: float) -> None:
         if self._count:
             self._count.add(1, {"reason": RefusedTooOftenError.reason, "quota": ""})
-        since, ended = self._told.get(tenant, (-math.inf, 0))
-        if now - since < TOLD_SECONDS:
-            self._told[tenant] = since, ended + 1
-            return
-        log.info("submits end at the door", tenant=tenant, count=ended + 1)
-        self._told = {one: told for one, told in self._told.items() if now - told[0] < 60.0}
-        self._told[tenant] = now, 0
+        if ended := self._seldom.count(now, tenant):
+            log.info("submits end at the door", tenant=tenant, count=ended)

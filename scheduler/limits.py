@@ -20,9 +20,7 @@ from collections.abc import Mapping
 from atelier.buckets import Bucket, bucket_of, soon
 from atelier.errors import AtelierError, PriorityNotAllowedError, QuotaExceededError
 from atelier.generation import Priority
-from atelier.plan import UNBOUNDED, Plan
-
-FULL_AGAIN_SECONDS = 5.0  # when to come again where only an end makes room
+from atelier.plan import FULL_AGAIN_SECONDS, UNBOUNDED, Plan
 
 
 class Limits:

@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 
 from atelier.catalog import Catalog, ModelCard
 from atelier.config import ObjectStoreSettings
+from atelier.plan import MOST_STREAMS
 from atelier.service import serving
 from atelier.stores import Stores
 from atelier.v1 import (
@@ -27,7 +28,7 @@ from atelier.v1 import (
 from gateway.app import MAX_REQUEST_BYTES
 from gateway.fleet_servicer import FleetServicer
 from gateway.generation_servicer import GenerationServicer
-from gateway.identity import MOST_STREAMS, Caller, Identify, IdentityInterceptor
+from gateway.identity import Caller, Identify, IdentityInterceptor
 from gateway.inputs import HELD_BYTES, Inputs
 from gateway.model_servicer import ModelServicer
 from gateway.preset_servicer import PresetServicer
